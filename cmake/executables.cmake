@@ -1,0 +1,12 @@
+# How our own tests, examples and benchmarks are compiled. Nothing here reaches a user of the library.
+function(dpsgd_executable name)
+  add_executable(${name} ${ARGN})
+  target_link_libraries(${name} PRIVATE dpsgd::core)
+  target_compile_options(${name} PRIVATE -Wall -Wextra -Wpedantic -Wshadow -Wno-psabi)
+  if(DPSGD_WARNINGS_AS_ERRORS)
+    target_compile_options(${name} PRIVATE -Werror)
+  endif()
+  if(DPSGD_NATIVE)
+    target_compile_options(${name} PRIVATE -march=native)
+  endif()
+endfunction()
