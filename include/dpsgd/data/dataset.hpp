@@ -24,7 +24,7 @@
 #include "dpsgd/core/error.hpp"
 #include "dpsgd/core/random.hpp"
 #include "dpsgd/core/view.hpp"
-#include "dpsgd/data/digest.hpp"
+#include "dpsgd/core/digest.hpp"
 
 namespace dpsgd {
 
