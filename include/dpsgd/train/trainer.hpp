@@ -22,12 +22,15 @@
 #include <utility>
 #include <vector>
 
+#include "dpsgd/accounting/calibrate.hpp"
 #include "dpsgd/accounting/claim.hpp"
 #include "dpsgd/accounting/events.hpp"
 #include "dpsgd/accounting/rdp.hpp"
+#include "dpsgd/allreduce/circulant.hpp"
 #include "dpsgd/comm/communicator.hpp"
 #include "dpsgd/comm/execute.hpp"
 #include "dpsgd/core/buffer.hpp"
+#include "dpsgd/core/digest.hpp"
 #include "dpsgd/core/error.hpp"
 #include "dpsgd/core/random.hpp"
 #include "dpsgd/optim/schedules.hpp"
@@ -271,12 +274,12 @@ fit_report trainer<Policies...>::fit(Model& model, const Records& data, const fi
   fit_report report;
   report.target_steps = o.steps;
   if (o.target_epsilon) {
-    const auto most = steps_within(accountant, step, *o.target_epsilon, o.delta);
+    const auto most = most_steps({*o.target_epsilon, o.delta}, step, accountant);
     report.target_steps = o.steps > 0 ? std::min(o.steps, most) : most;
     require(report.target_steps > 0, "not even one step fits epsilon = ", *o.target_epsilon, " at delta = ", o.delta,
             "; raise the noise multiplier or lower the sampling rate");
   }
-  if (root && o.journal) o.journal->begin(state, step, report.target_steps);
+  if (root && o.journal) o.journal->begin(state, step, report.target_steps, accountant);
   random_key key = o.insecure_seed ? random_key::from_seed(*o.insecure_seed) : root ? random_key::fresh() : random_key{};
   key = broadcast_value(world, key);
   const auto begun_at = broadcast_value(world, state.step);
@@ -295,7 +298,7 @@ fit_report trainer<Policies...>::fit(Model& model, const Records& data, const fi
 
   // All ranks together: the digest of the parameters is compared, and rank 0 writes.
   const auto checkpoint = [&] {
-    const auto digests = gather_all(world, bits_digest(parameters.data(), size));
+    const auto digests = gather_all(world, digest_of(parameters.data(), size * sizeof(float)));
     for (const auto& d : digests) require(d == digests[0], "the ranks' parameters differ: a broken allreduce or memory");
     for (auto* m : moments) run.gather(m);
     if (root && o.journal) {
@@ -339,7 +342,7 @@ fit_report trainer<Policies...>::fit(Model& model, const Records& data, const fi
       if (o.checkpoint_every > 0 && (at + 1) % o.checkpoint_every == 0 && at + 1 < report.target_steps && !stop) {
         ++at;
         checkpoint();
-        --at;
+        granted = at--;  // what was reserved beyond is returned
       }
     } catch (const peer_lost& e) {
       throw peer_lost(text("in step ", at + 1, ": ", e.what()));
