@@ -41,22 +41,23 @@ class float_array {
     if (bytes < 2 * huge) {
       void* memory = std::aligned_alloc(64, bytes ? bytes : 64);
       if (!memory) throw std::bad_alloc();
-      data_ = {static_cast<float*>(memory), {nullptr, 0}};
+      data_ = {static_cast<float*>(memory), release()};
     } else {
       const auto length = bytes + huge;  // so that some huge page's boundary lies in the first one's place
       void* memory = ::mmap(nullptr, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
       if (memory == MAP_FAILED) throw std::bad_alloc();
       auto* begin = static_cast<char*>(memory) + (huge - reinterpret_cast<std::uintptr_t>(memory) % huge) % huge;
       ::madvise(begin, bytes, MADV_HUGEPAGE);  // a wish, no more
-      data_ = {reinterpret_cast<float*>(begin), {memory, length}};
+      data_ = {reinterpret_cast<float*>(begin), release(memory, length)};
     }
   }
   float* data() const { return data_.get(); }
 
  private:
   struct release {
-    void* mapped = nullptr;
-    std::size_t length = 0;
+    void* mapped;
+    std::size_t length;
+    release(void* memory = nullptr, std::size_t bytes = 0) : mapped(memory), length(bytes) {}
     void operator()(float* memory) const { mapped ? static_cast<void>(::munmap(mapped, length)) : std::free(memory); }
   };
   std::unique_ptr<float, release> data_;
