@@ -29,6 +29,19 @@
 
 namespace dpsgd {
 
+namespace detail {
+
+struct release_floats {
+  void* mapped = nullptr;  // null: from the heap
+  std::size_t length = 0;
+  void operator()(float* memory) const {
+    if (mapped) ::munmap(mapped, length);
+    else std::free(memory);
+  }
+};
+
+}  // namespace detail
+
 /// An uninitialised array of floats on a 64-byte boundary. A big one comes from the system on huge pages, where it has
 /// them (far fewer page faults), and goes straight back when it is freed (malloc would keep it).
 class float_array {
@@ -41,26 +54,20 @@ class float_array {
     if (bytes < 2 * huge) {
       void* memory = std::aligned_alloc(64, bytes ? bytes : 64);
       if (!memory) throw std::bad_alloc();
-      data_ = {static_cast<float*>(memory), release()};
+      data_ = {static_cast<float*>(memory), detail::release_floats{}};
     } else {
       const auto length = bytes + huge;  // so that some huge page's boundary lies in the first one's place
       void* memory = ::mmap(nullptr, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
       if (memory == MAP_FAILED) throw std::bad_alloc();
       auto* begin = static_cast<char*>(memory) + (huge - reinterpret_cast<std::uintptr_t>(memory) % huge) % huge;
       ::madvise(begin, bytes, MADV_HUGEPAGE);  // a wish, no more
-      data_ = {reinterpret_cast<float*>(begin), release(memory, length)};
+      data_ = {reinterpret_cast<float*>(begin), detail::release_floats{memory, length}};
     }
   }
   float* data() const { return data_.get(); }
 
  private:
-  struct release {
-    void* mapped;
-    std::size_t length;
-    release(void* memory = nullptr, std::size_t bytes = 0) : mapped(memory), length(bytes) {}
-    void operator()(float* memory) const { mapped ? static_cast<void>(::munmap(mapped, length)) : std::free(memory); }
-  };
-  std::unique_ptr<float, release> data_;
+  std::unique_ptr<float, detail::release_floats> data_;
 };
 
 /// An ascending set of positions: a range, or one bit for each position with running counts (1.5 bits a position).
