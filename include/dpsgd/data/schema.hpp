@@ -40,24 +40,22 @@ class bounds {
  public:
   bounds(double min, double max, scale scaling) : min_(min), max_(max), scaling_(scaling) {
     low_ = bend(min);
-    per_unit_ = 2 / (bend(max) - low_);
+    span_ = bend(max) - low_;
   }
   double min() const { return min_; }
   double max() const { return max_; }
-  /// value -> [-1, 1].
-  double operator()(double value) const {
-    return std::clamp((bend(std::clamp(value, min_, max_)) - low_) * per_unit_ - 1, -1.0, 1.0);
-  }
+  /// value -> [-1, 1]; the bounds become exactly -1 and 1.
+  double operator()(double value) const { return 2 * ((bend(std::clamp(value, min_, max_)) - low_) / span_) - 1; }
   /// The value that is laid on s: the inverse.
   double value(double s) const {
-    const double bent = (s + 1) / per_unit_ + low_;
+    const double bent = (s + 1) / 2 * span_ + low_;
     return scaling_ == scale::linear ? bent : std::copysign(std::expm1(std::abs(bent)), bent);
   }
 
  private:
   double bend(double x) const { return scaling_ == scale::linear ? x : std::copysign(std::log1p(std::abs(x)), x); }
 
-  double min_, max_, low_, per_unit_;
+  double min_, max_, low_, span_;
   scale scaling_;
 };
 
@@ -188,8 +186,8 @@ class schema {
     const bounds range(min, max, scaling);
     double last = min;
     for (const double cut : options.cuts) {
-      require(range(cut) > range(last) && range(cut) < 1, "column \"", name, "\": cuts must ascend strictly inside (",
-              min, ", ", max, "); got ", cut, " after ", last);
+      require(cut > last && cut < max && range(cut) > range(last) && range(cut) < 1, "column \"", name,
+              "\": cuts must ascend strictly inside (", min, ", ", max, "); got ", cut, " after ", last);
       last = cut;
     }
     if (options.missing)
