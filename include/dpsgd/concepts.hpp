@@ -41,4 +41,8 @@ concept backend = requires(B b) {
   b.template make<float>(std::size_t{1});
 };
 
+/// The backend of a trainer that names none. Only an umbrella header says which (dpsgd.hpp: cpu::backend).
+template <class = void>
+struct default_backend;
+
 }  // namespace dpsgd

@@ -29,6 +29,7 @@
 #include "dpsgd/allreduce/circulant.hpp"
 #include "dpsgd/comm/communicator.hpp"
 #include "dpsgd/comm/execute.hpp"
+#include "dpsgd/concepts.hpp"
 #include "dpsgd/core/buffer.hpp"
 #include "dpsgd/core/digest.hpp"
 #include "dpsgd/core/error.hpp"
@@ -44,10 +45,6 @@
 #include "dpsgd/train/release.hpp"
 
 namespace dpsgd {
-
-/// The backend of a trainer that names none. Only an umbrella header says which (dpsgd.hpp: cpu::backend).
-template <class = void>
-struct default_backend;
 
 /// What a step with these policies is, as an accountant sees it; refused_event where they do not go together.
 template <class Clip, class Noise, class Sampling>
@@ -112,7 +109,7 @@ struct is_allreduce : std::bool_constant<allreduce_policy<T>> {};
 template <class T>
 struct is_norms : std::bool_constant<std::same_as<T, ghost_norms> || std::same_as<T, materialised_norms>> {};
 template <class T>
-struct is_backend : std::bool_constant<requires(T b) { b.template make<float>(1); typename T::weights; }> {};
+struct is_backend : std::bool_constant<backend<T>> {};
 
 template <class T>
 inline constexpr int roles = is_world<T>::value + is_clip<T>::value + is_noise<T>::value + is_sampling<T>::value +
@@ -237,7 +234,7 @@ template <class Model, class Records>
 fit_report trainer<Policies...>::fit(Model& model, const Records& data, const fit_options& o) {
   using clock = std::chrono::steady_clock;
   auto& world = get<detail::is_world>(single_);
-  auto& backend = get<detail::is_backend>(backend_);
+  auto& b = get<detail::is_backend>(backend_);
   const auto& clip = get<detail::is_clip>(no_clip_);
   const auto& noise = get<detail::is_noise>(no_noise_);
   const auto& sampling = get<detail::is_sampling>(sampling_);
@@ -288,8 +285,8 @@ fit_report trainer<Policies...>::fit(Model& model, const Records& data, const fi
   report.target_steps = broadcast_value(world, report.target_steps);
 
   typename backend_type::weights weights(model.shapes());
-  backend.weights_changed(weights, parameters.data());
-  clipped_sum_workspace<backend_type, Model, norms_type> clipped_sum(backend, model, tile_rows(model));
+  b.weights_changed(weights, parameters.data());
+  clipped_sum_workspace<backend_type, Model, norms_type> clipped_sum(b, model, tile_rows(model));
   const auto features = data.features();
   const matrix_view<const float> labels{data.labels().data(), data.labels().size(), 1, 1};
   std::vector<std::uint32_t> rows;
@@ -338,7 +335,7 @@ fit_report trainer<Policies...>::fit(Model& model, const Records& data, const fi
       if (mine.first <= stop_at && stop_at < mine.first + mine.count) parameters[stop_at] = sum[stop_at];
       run.gather(parameters.data());
       stop = parameters[stop_at] > 0;
-      backend.weights_changed(weights, parameters.data());
+      b.weights_changed(weights, parameters.data());
       if (o.checkpoint_every > 0 && (at + 1) % o.checkpoint_every == 0 && at + 1 < report.target_steps && !stop) {
         ++at;
         checkpoint();
