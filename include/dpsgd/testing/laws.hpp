@@ -24,7 +24,7 @@ namespace dpsgd::testing {
 /// A clip never lets more through than its sensitivity: norm * factor(norm) <= sensitivity, the factor finite and not
 /// negative, for norms from 1e-30 to 1e30.
 template <clip_policy Clip>
-  requires bounds<Clip>
+  requires bounded<Clip>
 void check_clip(const Clip& clip) {
   const double most = clip.sensitivity().value;
   require(most > 0 && std::isfinite(most), "check_clip: the sensitivity must be positive and finite; it is ", most);

@@ -85,7 +85,7 @@ class clipped_sum_workspace {
       b.gather_rows(labels, rows.part(first, n), tape_.labels(n));
       tape_.forward(weights, n);
       tape_.backward(weights, n);
-      if constexpr (bounds<Clip>) clip_deltas(clip, n, skipped);
+      if constexpr (bounded<Clip>) clip_deltas(clip, n, skipped);
       tape_.each_parametric(n, [&](const auto& l, std::size_t tensor, auto x, auto dy) {
         l.gradient(b, x, dy, gradient_.data() + tensor);
       });

@@ -215,7 +215,7 @@ void trainer<Policies...>::check(std::uint64_t all, const fit_options& o) {
   if constexpr (requires { sampling.rate; })
     require(sampling.rate > 0 && sampling.rate <= 1, "the sampling rate must lie in (0, 1]; got ", sampling.rate);
   const auto& clip = get<detail::is_clip>(no_clip_);
-  if constexpr (bounds<clip_type>)
+  if constexpr (bounded<clip_type>)
     require(clip.sensitivity().value > 0 && clip.sensitivity().value < std::numeric_limits<double>::infinity(),
             "the clip bound must be positive and finite; got ", clip.sensitivity().value);
   const auto& noise = get<detail::is_noise>(no_noise_);
@@ -249,7 +249,7 @@ fit_report trainer<Policies...>::fit(Model& model, const Records& data, const fi
   const event_type step = event();
   const double expected = sampling.expected_batch(data.all());
   double sensitivity = 0;
-  if constexpr (bounds<clip_type>) sensitivity = clip.sensitivity().value;
+  if constexpr (bounded<clip_type>) sensitivity = clip.sensitivity().value;
 
   // One vector travels: the parameters' coordinates, then the wish to stop.
   const std::size_t size = model.parameters().size(), stop_at = size, length = size + 1;
