@@ -58,20 +58,9 @@ constexpr float log_of_bits(std::uint32_t high, std::uint32_t low) {
   return fma(e, 0.693359375f, f + y);
 }
 
-/// The square root of t > 0 by Newton's method. (A call of sqrt sets errno, which stops vectorisation.)
-constexpr float root(float t) {
-  float y = std::bit_cast<float>(0x5f3759dfu - (std::bit_cast<std::uint32_t>(t) >> 1));  // 1/sqrt t, to 3 %
-  const float half = 0.5f * t;
-  y *= fma(-half * y, y, 1.5f);
-  y *= fma(-half * y, y, 1.5f);
-  y *= fma(-half * y, y, 1.5f);
-  const float r = t * y;
-  return fma(fma(-r, r, t), 0.5f * y, r);
-}
-
 /// Two independent normal values from 96 random bits.
 constexpr void normal_pair(std::uint32_t high, std::uint32_t low, std::uint32_t angle, float& first, float& second) {
-  const float radius = root(-2.0f * log_of_bits(high, low));
+  const float radius = square_root(-2.0f * log_of_bits(high, low));
   // The angle in quarter turns: a whole number, and a rest in [-1/2, 1/2).
   const std::uint32_t quarter = (angle + 0x20000000u) >> 30;
   const auto rest = static_cast<std::int32_t>(angle - (quarter << 30));

@@ -71,8 +71,7 @@ class backend {
   void weights_changed(weights& w, const float* parameters) const {
     for (auto& t : w.tensors()) {
       for (std::size_t r = 0; r < t.rows; ++r) std::memcpy(t.plain.row(r), parameters + r * t.cols, t.cols * sizeof(float));
-      for (std::size_t c = 0; c < t.cols; ++c)
-        for (std::size_t r = 0; r < t.rows; ++r) t.transposed(c, r) = parameters[r * t.cols + c];
+      transpose_into({parameters, t.rows, t.cols, t.cols}, t.transposed);
       parameters += t.rows * t.cols;
     }
   }
@@ -81,7 +80,7 @@ class backend {
 
   /// y (batch, out) = x (batch, in) w^T + bias.
   void product(matrix_view<const float> x, const tensor& w, const tensor& bias, matrix_view<float> y) const {
-    cpu::product(x, w.transposed, bias.plain.data, y);
+    cpu::product(x, w.plain, w.transposed, bias.plain.data, y);
   }
   /// dx (batch, in) = dy (batch, out) w.
   void product_back(matrix_view<const float> dy, const tensor& w, matrix_view<float> dx) const {
@@ -97,17 +96,24 @@ class backend {
   /// g (1, cols) += the sum of m's rows, in their order.
   void sum_rows(matrix_view<const float> m, matrix_view<float> g) const {
     for (std::size_t c = 0; c < m.cols; c += lanes) {
-      auto& sum = *reinterpret_cast<floats*>(g.data + c);
-      for (std::size_t r = 0; r < m.rows; ++r) sum += *reinterpret_cast<const floats*>(m.row(r) + c);
+      floats sum = load(g.data + c);
+      for (std::size_t r = 0; r < m.rows; ++r) sum += load(m.row(r) + c);
+      store(g.data + c, sum);
     }
   }
   /// norm2[r] += |m's row r|^2.
   void add_row_norms(matrix_view<const float> m, vector_view<float> norm2) const {
-    for (std::size_t r = 0; r < m.rows; ++r) norm2[r] += square(m.row(r), m.cols);
+    row_dots(m, m, [&](std::size_t r, float square) { norm2[r] += square; });
   }
   /// norm2[r] += |dy_r|^2 (|x_r|^2 + 1): of the gradient dy_r x_r^T of a weight matrix and dy_r of its bias.
   void add_outer_norms(matrix_view<const float> x, matrix_view<const float> dy, vector_view<float> norm2) const {
-    for (std::size_t r = 0; r < x.rows; ++r) norm2[r] += square(dy.row(r), dy.cols) * (square(x.row(r), x.cols) + 1.0f);
+    for (std::size_t first = 0; first < x.rows; first += lanes) {
+      const auto n = std::min<std::size_t>(lanes, x.rows - first);
+      float squares[lanes];
+      const auto a = x.rows_of(first, n), d = dy.rows_of(first, n);
+      row_dots(a, a, [&](std::size_t r, float square) { squares[r] = square + 1.0f; });
+      row_dots(d, d, [&](std::size_t r, float square) { norm2[first + r] += square * squares[r]; });
+    }
   }
   /// m's row r *= factor[r]; where factor[r] is 0 the row is assigned zero, so that not even a NaN survives.
   void scale_rows(vector_view<const float> factor, matrix_view<float> m) const {
@@ -115,11 +121,12 @@ class backend {
       float* row = m.row(r);
       if (factor[r] == 0.0f) std::fill_n(row, m.cols, 0.0f);
       else
-        for (std::size_t c = 0; c < m.cols; c += lanes) *reinterpret_cast<floats*>(row + c) *= factor[r];
+        for (std::size_t c = 0; c < m.cols; c += lanes) store(row + c, load(row + c) * factor[r]);
     }
   }
   /// Assigns zero to m's row r where factor[r] is 0.
   void clear_rows(vector_view<const float> factor, matrix_view<float> m) const {
+    if (std::find(factor.begin(), factor.begin() + m.rows, 0.0f) == factor.begin() + m.rows) return;
     for (std::size_t r = 0; r < m.rows; ++r)
       if (factor[r] == 0.0f) std::fill_n(m.row(r), m.cols, 0.0f);
   }
@@ -154,16 +161,22 @@ class backend {
   }
 
  private:
-  // The sum of squares of one row, whose padding counts (it is zero, or the row is not finite anyway).
-  static float square(const float* row, std::size_t cols) {
-    floats sum{};
-    for (std::size_t c = 0; c < cols; c += lanes) {
-      const floats v = *reinterpret_cast<const floats*>(row + c);
-      sum += v * v;
+  // to = from^T, by square blocks in registers.
+  static void transpose_into(matrix_view<const float> from, matrix_view<float> to) {
+    std::size_t r = 0;
+    for (; r + lanes <= from.rows; r += lanes) {
+      std::size_t c = 0;
+      for (; c + lanes <= from.cols; c += lanes) {
+        floats block[lanes];
+        for (int i = 0; i < lanes; ++i) block[i] = load_unaligned(from.row(r + i) + c);
+        transpose(block);
+        for (int i = 0; i < lanes; ++i) store(to.row(c + i) + r, block[i]);
+      }
+      for (; c < from.cols; ++c)
+        for (int i = 0; i < lanes; ++i) to(c, r + i) = from(r + i, c);
     }
-    float total = 0;
-    for (int l = 0; l < lanes; ++l) total += sum[l];
-    return total;
+    for (; r < from.rows; ++r)
+      for (std::size_t c = 0; c < from.cols; ++c) to(c, r) = from(r, c);
   }
 };
 

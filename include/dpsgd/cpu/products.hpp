@@ -19,21 +19,9 @@
 #include <cstddef>
 
 #include "dpsgd/core/view.hpp"
+#include "dpsgd/cpu/lanes.hpp"
 
 namespace dpsgd::cpu {
-
-#if defined(__AVX512F__) && !defined(__clang__)
-inline constexpr int lanes = 16, registers = 32;
-#elif defined(__AVX512VL__)  // clang splits 16 lanes into two registers by default
-inline constexpr int lanes = 8, registers = 32;
-#elif defined(__AVX__)
-inline constexpr int lanes = 8, registers = 16;
-#else
-inline constexpr int lanes = 4, registers = 16;
-#endif
-
-/// One vector register of floats; the compiler splits or joins it where the target has another size.
-typedef float floats __attribute__((vector_size(4 * lanes), may_alias));
 
 /// Columns are padded to whole vectors, and matrices that would have all rows in the same cache sets get one more.
 constexpr std::size_t padded(std::size_t columns) {
@@ -67,14 +55,14 @@ template <int Rows, int Vectors>
   for (int r = 0; r < Rows; ++r) {
 #pragma GCC unroll 16
     for (int v = 0; v < Vectors; ++v)
-      sum[r][v] = o.start ? *reinterpret_cast<const floats*>(o.start + r * o.start_row + v * lanes) : floats{};
+      sum[r][v] = o.start ? load(o.start + r * o.start_row + v * lanes) : floats{};
   }
   const float* a = o.a;
   const float* b = o.b;
   for (std::size_t k = 0; k < o.k; ++k, a += o.a_k, b += o.b_k) {
     floats row[Vectors];
 #pragma GCC unroll 16
-    for (int v = 0; v < Vectors; ++v) row[v] = reinterpret_cast<const floats*>(b)[v];
+    for (int v = 0; v < Vectors; ++v) row[v] = load(b + v * lanes);
 #pragma GCC unroll 16
     for (int r = 0; r < Rows; ++r) {
 #pragma GCC unroll 16
@@ -84,7 +72,7 @@ template <int Rows, int Vectors>
 #pragma GCC unroll 16
   for (int r = 0; r < Rows; ++r) {
 #pragma GCC unroll 16
-    for (int v = 0; v < Vectors; ++v) reinterpret_cast<floats*>(o.c + r * o.c_row)[v] = sum[r][v];
+    for (int v = 0; v < Vectors; ++v) store(o.c + r * o.c_row + v * lanes, sum[r][v]);
   }
 }
 
@@ -122,8 +110,25 @@ inline void multiply(operands o, std::size_t rows, std::size_t wide) {
 
 }  // namespace detail
 
-/// y (batch, out) = x (batch, in) W^T + bias. `transposed` is W^T (in, out); `bias` has out elements, both padded.
-inline void product(matrix_view<const float> x, matrix_view<const float> transposed, const float* bias, matrix_view<float> y) {
+/// out(r, f(r-th sum)) for every row r: f(r, sum over the columns of a(r, c) * b(r, c)), `lanes` rows at a time. Every row is
+/// summed in one order. A row of b may serve all (stride 0). Padding must be zero in one of them.
+template <class F>
+[[gnu::always_inline]] inline void row_dots(matrix_view<const float> a, matrix_view<const float> b, F f) {
+  for (std::size_t first = 0; first < a.rows; first += lanes) {
+    const auto n = a.rows - first < lanes ? a.rows - first : lanes;
+    floats sums[lanes]{};
+    for (std::size_t r = 0; r < n; ++r)
+      for (std::size_t c = 0; c < a.cols; c += lanes) sums[r] += load(a.row(first + r) + c) * load(b.row(first + r) + c);
+    const floats totals = sum_each(sums);
+    for (std::size_t r = 0; r < n; ++r) f(first + r, totals[r]);
+  }
+}
+
+/// y (batch, out) = x (batch, in) W^T + bias. `weights` is W (out, in), `transposed` W^T (in, out); all rows padded.
+inline void product(matrix_view<const float> x, matrix_view<const float> weights, matrix_view<const float> transposed,
+                    const float* bias, matrix_view<float> y) {
+  if (y.cols == 1)  // one output would fill one lane of a vector: dot products instead
+    return row_dots(x, {weights.data, x.rows, x.cols, 0}, [&](std::size_t r, float sum) { y(r, 0) = sum + bias[0]; });
   detail::multiply({x.data, x.stride, 1, transposed.data, transposed.stride, y.data, y.stride, bias, 0, x.cols}, x.rows, y.cols);
 }
 

@@ -24,34 +24,50 @@
 #include "dpsgd/core/error.hpp"
 #include "dpsgd/core/random.hpp"
 #include "dpsgd/core/view.hpp"
-#include "dpsgd/data/digest.hpp"
+#include "dpsgd/core/digest.hpp"
+#include "dpsgd/data/schema.hpp"
 
 namespace dpsgd {
 
-/// What a label is: 0 or 1; a class 0 .. classes - 1; or a real number.
-enum class label_kind { two_classes, classes, regression };
+namespace detail {
 
-/// An uninitialised array of floats on a 64-byte boundary (a big one on huge pages, where the system has them).
+struct release_floats {
+  void* mapped = nullptr;  // null: from the heap
+  std::size_t length = 0;
+  void operator()(float* memory) const {
+    if (mapped) ::munmap(mapped, length);
+    else std::free(memory);
+  }
+};
+
+}  // namespace detail
+
+/// An uninitialised array of floats on a 64-byte boundary. A big one comes from the system on huge pages, where it has
+/// them (far fewer page faults), and goes straight back when it is freed (malloc would keep it).
 class float_array {
  public:
   float_array() = default;
   explicit float_array(std::size_t size) {
     constexpr std::size_t huge = std::size_t{1} << 21;
     require(size < (std::size_t{1} << 60), "too many floats for one array: ", size);
-    const std::size_t bytes = size * sizeof(float), align = bytes >= 2 * huge ? huge : 64;
-    const std::size_t rounded = (bytes + align - 1) / align * align;
-    auto* memory = static_cast<float*>(std::aligned_alloc(align, rounded ? rounded : align));
-    if (!memory) throw std::bad_alloc();
-    data_.reset(memory);
-    if (align == huge) ::madvise(memory, rounded, MADV_HUGEPAGE);  // a wish: thirty times fewer page faults
+    const std::size_t bytes = (size * sizeof(float) + 63) / 64 * 64;
+    if (bytes < 2 * huge) {
+      void* memory = std::aligned_alloc(64, bytes ? bytes : 64);
+      if (!memory) throw std::bad_alloc();
+      data_ = {static_cast<float*>(memory), detail::release_floats{}};
+    } else {
+      const auto length = bytes + huge;  // so that some huge page's boundary lies in the first one's place
+      void* memory = ::mmap(nullptr, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+      if (memory == MAP_FAILED) throw std::bad_alloc();
+      auto* begin = static_cast<char*>(memory) + (huge - reinterpret_cast<std::uintptr_t>(memory) % huge) % huge;
+      ::madvise(begin, bytes, MADV_HUGEPAGE);  // a wish, no more
+      data_ = {reinterpret_cast<float*>(begin), detail::release_floats{memory, length}};
+    }
   }
   float* data() const { return data_.get(); }
 
  private:
-  struct release {
-    void operator()(float* memory) const { std::free(memory); }
-  };
-  std::unique_ptr<float, release> data_;
+  std::unique_ptr<float, detail::release_floats> data_;
 };
 
 /// An ascending set of positions: a range, or one bit for each position with running counts (1.5 bits a position).

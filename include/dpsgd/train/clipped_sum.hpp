@@ -57,15 +57,15 @@ class clipped_sum_workspace {
   using memory = typename Backend::memory;
 
   /// `rows` a tile: by default what fits the cache. The result does not depend on it, bit for bit.
-  clipped_sum_workspace(Backend& backend, const Model& model, std::size_t rows)
-      : backend_(&backend), model_(&model), tape_(backend, model, rows), norm2_(backend.template make<float>(rows)),
-        factor_(backend.template make<float>(rows)), not_finite_(backend.template make<float>(rows)) {
+  clipped_sum_workspace(Backend& b, const Model& model, std::size_t rows)
+      : backend_(&b), model_(&model), tape_(b, model, rows), norm2_(b.template make<float>(rows)),
+        factor_(b.template make<float>(rows)), not_finite_(b.template make<float>(rows)) {
     for (const auto& shape : model.shapes()) {
       const auto stride = Backend::stride(shape.cols);
       // A product may write whole blocks: its rows and columns are those of the shape.
-      gradient_memory_.push_back(backend.template make<float>(shape.rows * stride));
+      gradient_memory_.push_back(b.template make<float>(shape.rows * stride));
       gradient_.push_back({gradient_memory_.back().data(), shape.rows, shape.cols, stride});
-      scratch_memory_.push_back(backend.template make<float>(shape.rows * stride));
+      scratch_memory_.push_back(b.template make<float>(shape.rows * stride));
       scratch_.push_back({scratch_memory_.back().data(), shape.rows, shape.cols, stride});
     }
     for (const auto w : model.widths()) widest_ = std::max(widest_, w);
@@ -85,7 +85,7 @@ class clipped_sum_workspace {
       b.gather_rows(labels, rows.part(first, n), tape_.labels(n));
       tape_.forward(weights, n);
       tape_.backward(weights, n);
-      if constexpr (bounds<Clip>) clip_deltas(clip, n, skipped);
+      if constexpr (bounded<Clip>) clip_deltas(clip, n, skipped);
       tape_.each_parametric(n, [&](const auto& l, std::size_t tensor, auto x, auto dy) {
         l.gradient(b, x, dy, gradient_.data() + tensor);
       });

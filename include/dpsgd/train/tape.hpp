@@ -25,7 +25,7 @@ class tape {
   using memory = typename Backend::memory;
   using matrix = matrix_view<float, memory>;
 
-  tape(Backend& backend, const Model& model, std::size_t rows) : backend_(&backend), model_(&model), rows_(rows) {
+  tape(Backend& b, const Model& model, std::size_t rows) : backend_(&b), model_(&model), rows_(rows) {
     const auto widths = model.widths();
     for (std::size_t i = 0; i < widths.size(); ++i) {
       if (i > 0 && works_in_place(i - 1)) {
