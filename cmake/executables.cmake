@@ -1,12 +1,82 @@
-# How our own tests, examples and benchmarks are compiled. Nothing here reaches a user of the library.
+# How our own tests, examples and benchmarks are compiled and run. Nothing here reaches a user of the library.
+
+# For everything compiled here, the header checks (all_verify_interface_header_sets) too.
+if(PROJECT_IS_TOP_LEVEL)
+  add_compile_options(-Wall -Wextra -Wpedantic -Wshadow -Wno-psabi)
+  if(DPSGD_WARNINGS_AS_ERRORS)
+    add_compile_options(-Werror)
+  endif()
+endif()
+if(DPSGD_SANITIZE)
+  add_compile_options(-fsanitize=${DPSGD_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
+  add_link_options(-fsanitize=${DPSGD_SANITIZE})
+endif()
+
+# dpsgd_executable(NAME sources...)
 function(dpsgd_executable name)
   add_executable(${name} ${ARGN})
   target_link_libraries(${name} PRIVATE dpsgd::core)
-  target_compile_options(${name} PRIVATE -Wall -Wextra -Wpedantic -Wshadow -Wno-psabi)
-  if(DPSGD_WARNINGS_AS_ERRORS)
-    target_compile_options(${name} PRIVATE -Werror)
-  endif()
   if(DPSGD_NATIVE)
     target_compile_options(${name} PRIVATE -march=native)
   endif()
+endfunction()
+
+# What a test finds in its environment. Open MPI: run as root in a container, more ranks than cores. Sanitizers: see
+# tests/sanitizers/lsan.supp for the leaks that Open MPI leaves behind; TSan takes its lock order for a deadlock.
+set(dpsgd_test_environment
+  OMPI_ALLOW_RUN_AS_ROOT=1
+  OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+  OMPI_MCA_rmaps_base_oversubscribe=1
+  OMPI_MCA_hwloc_base_binding_policy=none
+  OMP_NUM_THREADS=1
+  TSAN_OPTIONS=detect_deadlocks=0
+  "LSAN_OPTIONS=suppressions='${PROJECT_SOURCE_DIR}/tests/sanitizers/lsan.supp':print_suppressions=0")
+set(dpsgd_mpi_test_environment ${dpsgd_test_environment}
+  ASAN_OPTIONS=fast_unwind_on_malloc=0)  # slow, but without it the suppressions cannot see who called malloc
+
+# dpsgd_test(NAME sources...): the doctest program test_NAME and the test NAME.
+function(dpsgd_test name)
+  dpsgd_test_program(${name} ${ARGN})
+  add_test(NAME ${name} COMMAND test_${name})
+  set_tests_properties(${name} PROPERTIES TIMEOUT 300 ENVIRONMENT "${dpsgd_test_environment}")
+endfunction()
+
+# dpsgd_mpi_test(NAME SOURCES sources... [RANKS 1 2 3 4 5 7]): the doctest program test_NAME, and one test NAME.P for
+# each number of ranks P. The program calls MPI_Init itself if it brings its own main: then say OWN_MAIN.
+function(dpsgd_mpi_test name)
+  cmake_parse_arguments(PARSE_ARGV 1 arg "OWN_MAIN" "" "SOURCES;RANKS")
+  if(NOT arg_RANKS)
+    set(arg_RANKS 1 2 3 4 5 7)
+  endif()
+  if(arg_OWN_MAIN)
+    dpsgd_test_program(${name} OWN_MAIN ${arg_SOURCES})
+  else()
+    dpsgd_test_program(${name} ${arg_SOURCES})
+  endif()
+  target_link_libraries(test_${name} PRIVATE dpsgd::mpi)
+  foreach(ranks IN LISTS arg_RANKS)
+    add_test(NAME ${name}.${ranks}
+      COMMAND ${MPIEXEC_EXECUTABLE} ${MPIEXEC_NUMPROC_FLAG} ${ranks} $<TARGET_FILE:test_${name}>)
+    set_tests_properties(${name}.${ranks} PROPERTIES
+      TIMEOUT 120 PROCESSORS ${ranks} ENVIRONMENT "${dpsgd_mpi_test_environment}")
+  endforeach()
+endfunction()
+
+# dpsgd_test_program(NAME [OWN_MAIN] sources...): the program alone. A test can name these macros: where the sources
+# and the examples are, and how to start MPI programs (empty where MPI is not installed).
+function(dpsgd_test_program name)
+  cmake_parse_arguments(PARSE_ARGV 1 arg "OWN_MAIN" "" "")
+  dpsgd_executable(test_${name} ${arg_UNPARSED_ARGUMENTS})
+  target_link_libraries(test_${name} PRIVATE doctest::doctest)
+  if(NOT arg_OWN_MAIN)
+    target_link_libraries(test_${name} PRIVATE test_main)
+  endif()
+  if(TARGET dpsgd::json)
+    target_link_libraries(test_${name} PRIVATE dpsgd::json)
+  endif()
+  target_include_directories(test_${name} PRIVATE ${PROJECT_SOURCE_DIR}/tests)
+  target_compile_definitions(test_${name} PRIVATE
+    DPSGD_SOURCE_DIR="${PROJECT_SOURCE_DIR}"
+    DPSGD_EXAMPLES_DIR="${PROJECT_BINARY_DIR}/examples"
+    DPSGD_MPIEXEC="${MPIEXEC_EXECUTABLE}")
 endfunction()

@@ -1,31 +1,50 @@
-# The library: interface targets only. Each lists its headers by folder, so a new header needs no line here.
+# The library: interface targets only. The headers are found by folder, so a new header needs no line here.
 find_package(Eigen3 3.4 REQUIRED NO_MODULE)
 find_package(Threads REQUIRED)
-
-function(dpsgd_library name)
-  add_library(dpsgd_${name} INTERFACE)
-  add_library(dpsgd::${name} ALIAS dpsgd_${name})
-  set_target_properties(dpsgd_${name} PROPERTIES EXPORT_NAME ${name} VERIFY_INTERFACE_HEADER_SETS ${PROJECT_IS_TOP_LEVEL})
-  target_compile_features(dpsgd_${name} INTERFACE cxx_std_20)
-  target_sources(dpsgd_${name} INTERFACE FILE_SET HEADERS BASE_DIRS ${PROJECT_SOURCE_DIR}/include FILES ${ARGN})
-endfunction()
-
-file(GLOB_RECURSE headers CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/include/dpsgd/*.hpp)
-set(mpi_headers ${headers})
-list(FILTER mpi_headers INCLUDE REGEX "/dpsgd/mpi(/|\\.hpp)")
-set(core_headers ${headers})
-list(FILTER core_headers EXCLUDE REGEX "/dpsgd/(mpi|cuda)(/|\\.hpp)")
-# Opt-in headers that need more than Eigen: checked where what they need is at hand, installed always.
 find_package(nlohmann_json 3.11 QUIET)
-
-dpsgd_library(core ${core_headers})
-target_link_libraries(dpsgd_core INTERFACE Eigen3::Eigen Threads::Threads)
-
 if(DPSGD_MPI)
   set(MPI_CXX_SKIP_MPICXX ON)  # the C interface alone
   find_package(MPI COMPONENTS CXX)
 endif()
-if(MPI_CXX_FOUND)
-  dpsgd_library(mpi ${mpi_headers})
-  target_link_libraries(dpsgd_mpi INTERFACE dpsgd_core MPI::MPI_CXX)
+
+# dpsgd_library(NAME AVAILABLE headers...): the target dpsgd_NAME, which is always there to be installed (the library
+# is headers alone, so what this machine lacks does not matter to the next), and its alias dpsgd::NAME, which is there
+# only where what it needs is: write if(TARGET dpsgd::mpi).
+function(dpsgd_library name available)
+  add_library(dpsgd_${name} INTERFACE)
+  set_target_properties(dpsgd_${name} PROPERTIES EXPORT_NAME ${name})
+  target_compile_features(dpsgd_${name} INTERFACE cxx_std_20)
+  target_sources(dpsgd_${name} INTERFACE FILE_SET HEADERS BASE_DIRS ${PROJECT_SOURCE_DIR}/include FILES ${ARGN})
+  if(available)
+    add_library(dpsgd::${name} ALIAS dpsgd_${name})
+    # Target all_verify_interface_header_sets: every header compiles alone.
+    set_target_properties(dpsgd_${name} PROPERTIES VERIFY_INTERFACE_HEADER_SETS ${PROJECT_IS_TOP_LEVEL})
+  endif()
+endfunction()
+
+# Which header belongs to which target, by its place under include/dpsgd/. What no line names is the core's.
+set(mpi_place "/include/dpsgd/mpi(/|\\.hpp$)")
+set(cuda_place "/include/dpsgd/cuda(/|\\.hpp$)")
+set(json_place "/include/dpsgd/(json|.*/.*_json)\\.hpp$")
+
+file(GLOB_RECURSE headers CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/include/dpsgd/*.hpp)
+foreach(component mpi cuda json)
+  set(${component}_headers ${headers})
+  list(FILTER ${component}_headers INCLUDE REGEX ${${component}_place})
+  list(FILTER headers EXCLUDE REGEX ${${component}_place})
+endforeach()
+
+dpsgd_library(core ON ${headers})
+target_link_libraries(dpsgd_core INTERFACE Eigen3::Eigen Threads::Threads)
+
+dpsgd_library(mpi "${MPI_CXX_FOUND}" ${mpi_headers})
+target_link_libraries(dpsgd_mpi INTERFACE dpsgd_core MPI::MPI_CXX)
+
+dpsgd_library(json "${nlohmann_json_FOUND}" ${json_headers})
+target_link_libraries(dpsgd_json INTERFACE dpsgd_core nlohmann_json::nlohmann_json)
+
+if(DPSGD_CUDA)
+  # The place of dpsgd::cuda: dpsgd_library(cuda ...) with ${cuda_headers}, over CUDA::cublas and CUDA::cudart.
+  message(FATAL_ERROR "DPSGD_CUDA: dpsgd has no GPU backend yet. Configure with -DDPSGD_CUDA=OFF; "
+    "dpsgd::core and dpsgd::mpi train on the CPU.")
 endif()

@@ -46,7 +46,7 @@ struct message {
   source_place place;
   template <class Text>
     requires std::convertible_to<const Text&, std::string_view>
-  constexpr message(const Text& words, source_place place = source_place::here()) : words(words), place(place) {}
+  constexpr message(const Text& text, source_place at = source_place::here()) : words(text), place(at) {}
 };
 
 /// Throws Error with all parts joined, then the place of the call.

@@ -112,8 +112,9 @@ class random_words {
 
   /// An integer in [0, n), exactly uniform (Lemire 2019). n > 0.
   constexpr std::uint64_t below(std::uint64_t n) {
+    __extension__ typedef unsigned __int128 uint128;
     for (const std::uint64_t least = -n % n;;) {
-      const auto wide = static_cast<unsigned __int128>((*this)()) * n;
+      const auto wide = static_cast<uint128>((*this)()) * n;
       if (static_cast<std::uint64_t>(wide) >= least) return static_cast<std::uint64_t>(wide >> 64);
     }
   }

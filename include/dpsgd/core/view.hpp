@@ -18,6 +18,7 @@ struct vector_view {
   constexpr T* begin() const { return data; }
   constexpr T* end() const { return data + size; }
   constexpr vector_view part(std::size_t first, std::size_t count) const { return {data + first, count}; }
+  constexpr operator vector_view<const T, Memory>() const { return {data, size}; }
 };
 
 /// `rows` x `cols` elements, row-major; row r begins at data + r * stride (stride >= cols, in elements).
@@ -30,6 +31,7 @@ struct matrix_view {
   constexpr T& operator()(std::size_t r, std::size_t c) const { return data[r * stride + c]; }
   /// Rows [first, first + count) as a view of their own.
   constexpr matrix_view rows_of(std::size_t first, std::size_t count) const { return {row(first), count, cols, stride}; }
+  constexpr operator matrix_view<const T, Memory>() const { return {data, rows, cols, stride}; }
 };
 
 }  // namespace dpsgd

@@ -1,0 +1,165 @@
+/// Privacy events: what one training step did, as a type that carries what an accountant needs and nothing else.
+///
+/// A clip says its sensitivity, noise turns that into an event, sampling amplifies the event:
+///   sampling.amplify(noise.event(clip.sensitivity()))  ->  poisson_sampled<gaussian_event<zero_out>>{rate,
+///   {multiplier}}
+/// An accountant adds up the events that it knows (`accounts`). What it does not know does not compile.
+///
+/// An event type has
+///   adjacency                  a tag below
+///   sampling, exactness        what a claim says about them
+///   check()                    throws dpsgd::error when its numbers are impossible
+///   ==                         equal events are added up as one
+/// and, if a ledger is to hold it, kind() and each_number(f) (see accounting/ledger.hpp).
+#pragma once
+
+#include <concepts>
+#include <cstdint>
+#include <ostream>
+#include <string>
+#include <string_view>
+
+#include "dpsgd/core/error.hpp"
+
+namespace dpsgd {
+
+/// The adjacency of dpsgd: a neighbouring data set has one row replaced by a row that contributes nothing. The number
+/// of rows and their positions are public. For Poisson sampling this gives the same two output distributions as adding
+/// or removing a row.
+struct zero_out {
+  static constexpr std::string_view name = "zero-out";
+  static constexpr std::string_view unit = "one row";  // what is protected
+};
+
+/// Whether a claim holds for the bits that were computed, or for the real numbers that they stand for.
+enum class arithmetic { idealised, exact };
+
+/// Why a run is not private, however little it seems to spend. Any of these makes epsilon infinite.
+struct exposure {
+  bool no_noise = false;
+  bool no_clip = false;
+  bool insecure_seed =
+      false;  // a user's seed for noise or sampling (one for the public split or initialisation is fine)
+
+  constexpr bool any() const { return no_noise || no_clip || insecure_seed; }
+  friend constexpr bool operator==(const exposure&, const exposure&) = default;
+  friend constexpr exposure operator|(exposure a, exposure b) {
+    return {a.no_noise || b.no_noise, a.no_clip || b.no_clip, a.insecure_seed || b.insecure_seed};
+  }
+  /// "no noise, no clip"
+  friend std::ostream& operator<<(std::ostream& out, const exposure& why) {
+    const char* comma = "";
+    const auto say = [&](bool holds, const char* words) {
+      if (holds) out << comma << words, comma = ", ";
+    };
+    say(why.no_noise, "no noise");
+    say(why.no_clip, "no clip");
+    say(why.insecure_seed, "a user's seed for noise and sampling");
+    return out;
+  }
+};
+
+/// One release of a sum with Gaussian noise of standard deviation multiplier x sensitivity on every coordinate.
+template <class Adjacency>
+struct gaussian_event {
+  using adjacency = Adjacency;
+  static constexpr std::string_view sampling = "no sampling";
+  static constexpr arithmetic exactness = arithmetic::idealised;
+
+  double multiplier = 0;  // noise standard deviation / sensitivity; 0 is no protection
+
+  void check() const {
+    require(multiplier >= 0, "a noise multiplier must be a number >= 0; got ", multiplier);  // NaN fails too
+  }
+  static std::string kind() { return "gaussian"; }
+  template <class Use>
+  constexpr void each_number(Use&& use) {
+    use("multiplier", multiplier);
+  }
+  friend constexpr bool operator==(const gaussian_event&, const gaussian_event&) = default;
+};
+
+/// `event` on a batch that every row joins by itself with probability `rate`.
+template <class Event>
+struct poisson_sampled {
+  using adjacency = typename Event::adjacency;
+  static constexpr std::string_view sampling = "Poisson sampling";
+  static constexpr arithmetic exactness = Event::exactness;
+
+  double rate = 0;  // in [0, 1]
+  Event event{};
+
+  void check() const {
+    require(rate >= 0 && rate <= 1, "a sampling rate must lie in [0, 1]; got ", rate);
+    event.check();
+  }
+  static std::string kind() { return "poisson-" + Event::kind(); }
+  template <class Use>
+  constexpr void each_number(Use&& use) {
+    use("rate", rate);
+    event.each_number(use);
+  }
+  friend constexpr bool operator==(const poisson_sampled&, const poisson_sampled&) = default;
+};
+template <class Event>
+poisson_sampled(double, Event) -> poisson_sampled<Event>;
+
+/// A release that protects nobody: one such step spends infinity. Sampling does not amplify it.
+struct no_privacy_event {
+  using adjacency = zero_out;
+  static constexpr std::string_view sampling = "no sampling";
+  static constexpr arithmetic exactness = arithmetic::idealised;
+
+  exposure why;
+
+  void check() const { require(why.any(), "a no_privacy_event must say why: no_noise, no_clip or insecure_seed"); }
+  static std::string kind() { return "not-private"; }
+  template <class Use>
+  constexpr void each_number(Use&& use) {
+    const auto flag = [&](const char* name, bool& holds) {
+      double number = holds;
+      use(name, number);
+      holds = number != 0;
+    };
+    flag("no_noise", why.no_noise), flag("no_clip", why.no_clip), flag("insecure_seed", why.insecure_seed);
+  }
+  friend constexpr bool operator==(const no_privacy_event&, const no_privacy_event&) = default;
+};
+
+/// What stands for the event of a pairing that was already refused. Every later check lets it pass, so that a wrong
+/// program gives one error. Nothing of this type is ever computed with.
+struct refused_event {
+  using adjacency = zero_out;
+  static constexpr std::string_view sampling = "refused";
+  static constexpr arithmetic exactness = arithmetic::idealised;
+  void check() const { fail("a refused event was accounted for: a compile-time check of dpsgd did not do its work"); }
+  friend constexpr bool operator==(const refused_event&, const refused_event&) = default;
+};
+
+/// An event, as listed at the top of this page.
+template <class E>
+concept privacy_event = std::equality_comparable<E> && requires(const E& e) {
+  { E::adjacency::name } -> std::convertible_to<std::string_view>;
+  { E::adjacency::unit } -> std::convertible_to<std::string_view>;
+  { E::sampling } -> std::convertible_to<std::string_view>;
+  { E::exactness } -> std::convertible_to<arithmetic>;
+  e.check();
+};
+
+static_assert(privacy_event<gaussian_event<zero_out>> && privacy_event<poisson_sampled<gaussian_event<zero_out>>>);
+static_assert(privacy_event<no_privacy_event> && privacy_event<refused_event>);
+
+/// An accountant adds up events and says what they spend: add(event, steps), spent(delta).epsilon, a name.
+/// Law: spent(delta).epsilon is never below the true epsilon of what was added, at that delta.
+template <class A>
+concept accountant = std::copyable<A> && requires(const A& a, double delta) {
+  { A::name } -> std::convertible_to<std::string_view>;
+  { a.spent(delta).epsilon } -> std::convertible_to<double>;
+};
+
+/// `Accountant` can account for `Event` (a refused event passes: it has had its error).
+template <class Accountant, class Event>
+concept accounts = accountant<Accountant> &&
+    (std::same_as<Event, refused_event> || requires(Accountant & a, const Event& e) { a.add(e, std::uint64_t{1}); });
+
+}  // namespace dpsgd

@@ -1,0 +1,183 @@
+/// The CPU backend: the operations that layers, losses and the trainer are written in, on host memory, on one core.
+///
+/// (Two cores are two ranks; nothing here starts a thread.) Matrices have padded rows: stride(cols) >= cols, rows aligned.
+/// What stands in the padding is never read into a result.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <span>
+#include <vector>
+
+#include "dpsgd/core/buffer.hpp"
+#include "dpsgd/core/view.hpp"
+#include "dpsgd/cpu/products.hpp"
+
+// Tells the compiler that the iterations of the next loop do not depend on one another. (clang looks for itself.)
+#if defined(__clang__)
+#define DPSGD_INDEPENDENT_LOOP
+#else
+#define DPSGD_INDEPENDENT_LOOP _Pragma("GCC ivdep")
+#endif
+
+namespace dpsgd::cpu {
+
+class backend {
+ public:
+  using memory = host_memory;
+
+  /// A parameter tensor as the products want it. `plain` is W (rows, cols) and `transposed` W^T, both with padded rows.
+  struct tensor {
+    matrix_view<float> plain, transposed;
+    std::size_t rows = 0, cols = 0;
+  };
+
+  /// All tensors of a model, for the backend's products: made once, refreshed by weights_changed.
+  class weights {
+   public:
+    weights() = default;
+    /// Shapes is a range of {rows, cols}.
+    template <class Shapes>
+    explicit weights(const Shapes& shapes) {
+      for (const auto& shape : shapes) {
+        plain_.emplace_back(shape.rows * padded(shape.cols));
+        transposed_.emplace_back(shape.cols * padded(shape.rows));
+        tensors_.push_back({{plain_.back().data(), shape.rows, shape.cols, padded(shape.cols)},
+                            {transposed_.back().data(), shape.cols, shape.rows, padded(shape.rows)},
+                            shape.rows,
+                            shape.cols});
+      }
+    }
+    const tensor* operator+(std::size_t first) const { return tensors_.data() + first; }
+    std::span<tensor> tensors() { return tensors_; }
+
+   private:
+    std::vector<buffer<float>> plain_, transposed_;
+    std::vector<tensor> tensors_;
+  };
+
+  /// Elements from one row to the next of a matrix with `cols` columns.
+  static constexpr std::size_t stride(std::size_t cols) { return padded(cols); }
+
+  /// n zeros in this backend's memory.
+  template <class T>
+  buffer<T> make(std::size_t n) const {
+    return buffer<T>(n);
+  }
+
+  /// Copies the parameters (of all tensors, one after the other, unpadded) to where the products read them.
+  void weights_changed(weights& w, const float* parameters) const {
+    for (auto& t : w.tensors()) {
+      for (std::size_t r = 0; r < t.rows; ++r) std::memcpy(t.plain.row(r), parameters + r * t.cols, t.cols * sizeof(float));
+      transpose_into({parameters, t.rows, t.cols, t.cols}, t.transposed);
+      parameters += t.rows * t.cols;
+    }
+  }
+
+  // Products -----------------------------------------------------------------------------------------------------------------
+
+  /// y (batch, out) = x (batch, in) w^T + bias.
+  void product(matrix_view<const float> x, const tensor& w, const tensor& bias, matrix_view<float> y) const {
+    cpu::product(x, w.plain, w.transposed, bias.plain.data, y);
+  }
+  /// dx (batch, in) = dy (batch, out) w.
+  void product_back(matrix_view<const float> dy, const tensor& w, matrix_view<float> dx) const {
+    cpu::product_back(dy, w.plain, dx);
+  }
+  /// g (out, in) += dy^T x: the sum over the rows, in their order.
+  void outer_sum(matrix_view<const float> dy, matrix_view<const float> x, matrix_view<float> g) const {
+    cpu::outer_sum(dy, x, g);
+  }
+
+  // Rows ---------------------------------------------------------------------------------------------------------------------
+
+  /// g (1, cols) += the sum of m's rows, in their order.
+  void sum_rows(matrix_view<const float> m, matrix_view<float> g) const {
+    for (std::size_t c = 0; c < m.cols; c += lanes) {
+      floats sum = load(g.data + c);
+      for (std::size_t r = 0; r < m.rows; ++r) sum += load(m.row(r) + c);
+      store(g.data + c, sum);
+    }
+  }
+  /// norm2[r] += |m's row r|^2.
+  void add_row_norms(matrix_view<const float> m, vector_view<float> norm2) const {
+    row_dots(m, m, [&](std::size_t r, float square) { norm2[r] += square; });
+  }
+  /// norm2[r] += |dy_r|^2 (|x_r|^2 + 1): of the gradient dy_r x_r^T of a weight matrix and dy_r of its bias.
+  void add_outer_norms(matrix_view<const float> x, matrix_view<const float> dy, vector_view<float> norm2) const {
+    for (std::size_t first = 0; first < x.rows; first += lanes) {
+      const auto n = std::min<std::size_t>(lanes, x.rows - first);
+      float squares[lanes];
+      const auto a = x.rows_of(first, n), d = dy.rows_of(first, n);
+      row_dots(a, a, [&](std::size_t r, float square) { squares[r] = square + 1.0f; });
+      row_dots(d, d, [&](std::size_t r, float square) { norm2[first + r] += square * squares[r]; });
+    }
+  }
+  /// m's row r *= factor[r]; where factor[r] is 0 the row is assigned zero, so that not even a NaN survives.
+  void scale_rows(vector_view<const float> factor, matrix_view<float> m) const {
+    for (std::size_t r = 0; r < m.rows; ++r) {
+      float* row = m.row(r);
+      if (factor[r] == 0.0f) std::fill_n(row, m.cols, 0.0f);
+      else
+        for (std::size_t c = 0; c < m.cols; c += lanes) store(row + c, load(row + c) * factor[r]);
+    }
+  }
+  /// Assigns zero to m's row r where factor[r] is 0.
+  void clear_rows(vector_view<const float> factor, matrix_view<float> m) const {
+    if (std::find(factor.begin(), factor.begin() + m.rows, 0.0f) == factor.begin() + m.rows) return;
+    for (std::size_t r = 0; r < m.rows; ++r)
+      if (factor[r] == 0.0f) std::fill_n(m.row(r), m.cols, 0.0f);
+  }
+  /// out's row i = from's row rows[i].
+  void gather_rows(matrix_view<const float> from, vector_view<const std::uint32_t> rows, matrix_view<float> out) const {
+    constexpr std::size_t ahead = 16;  // rows are far apart: ask for them before they are needed
+    for (std::size_t i = 0; i < rows.size; ++i) {
+      if (i + ahead < rows.size) __builtin_prefetch(from.row(rows[i + ahead]));
+      std::copy_n(from.row(rows[i]), from.cols, out.row(i));
+    }
+  }
+
+  // Everything else ----------------------------------------------------------------------------------------------------------
+
+  /// f(i) for i in [0, n), in any order.
+  template <class F>
+  void each(std::size_t n, F f) const {
+    DPSGD_INDEPENDENT_LOOP
+    for (std::size_t i = 0; i < n; ++i) f(i);
+  }
+  /// f(r, c) for r in [0, rows) and c in [0, cols), in any order.
+  template <class F>
+  void each(std::size_t rows, std::size_t cols, F f) const {
+    for (std::size_t r = 0; r < rows; ++r) {
+      DPSGD_INDEPENDENT_LOOP
+      for (std::size_t c = 0; c < cols; ++c) f(r, c);
+    }
+  }
+  template <class T>
+  void zero(vector_view<T> v) const {
+    std::fill_n(v.data, v.size, T{});
+  }
+
+ private:
+  // to = from^T, by square blocks in registers.
+  static void transpose_into(matrix_view<const float> from, matrix_view<float> to) {
+    std::size_t r = 0;
+    for (; r + lanes <= from.rows; r += lanes) {
+      std::size_t c = 0;
+      for (; c + lanes <= from.cols; c += lanes) {
+        floats block[lanes];
+        for (int i = 0; i < lanes; ++i) block[i] = load_unaligned(from.row(r + i) + c);
+        transpose(block);
+        for (int i = 0; i < lanes; ++i) store(to.row(c + i) + r, block[i]);
+      }
+      for (; c < from.cols; ++c)
+        for (int i = 0; i < lanes; ++i) to(c, r + i) = from(r + i, c);
+    }
+    for (; r < from.rows; ++r)
+      for (std::size_t c = 0; c < from.cols; ++c) to(c, r) = from(r, c);
+  }
+};
+
+}  // namespace dpsgd::cpu

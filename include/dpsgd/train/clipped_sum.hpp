@@ -1,0 +1,143 @@
+/// The heart of DP-SGD: the sum over a batch of each example's clipped gradient, without storing one of them.
+///
+/// Tile by tile (about 120 records, so that everything stays in cache and memory does not grow with the batch):
+///   forward, loss, backward                     deltas dy of every layer, one row an example
+///   norm2[example] = sum over the layers        ghost norms, |dy|^2 (|x|^2 + 1) for a linear layer (Goodfellow 2015)
+///   factor[example] = clip(norm)
+///   dy *= factor, row by row                    book-keeping (Bu et al. 2023): the deltas are used again
+///   gradient += dy^T x                          one ordinary product gives the clipped sum
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "dpsgd/core/view.hpp"
+#include "dpsgd/privacy/clip.hpp"
+#include "dpsgd/train/tape.hpp"
+
+namespace dpsgd {
+
+/// How the norms of per-example gradients are found: from the layers' norms() where they have one (the default) ...
+struct ghost_norms {};
+/// ... or by forming every example's gradient of every layer: slow, for teaching and as the oracle of the tests.
+struct materialised_norms {};
+
+namespace detail {
+
+/// The factor of row i, never more than sensitivity / norm, whatever the clip says; 0 for a norm that is not finite.
+template <class Clip, class Norms, class Out>
+struct clip_factors {
+  Clip clip;
+  double limit;  // the sensitivity, shrunk by what rounding may have taken off the norm
+  double shrink;
+  Norms norm2;  // |gradient|^2
+  Out factor, not_finite;
+
+  void operator()(std::size_t i) const {
+    const double norm = std::sqrt(static_cast<double>(norm2[i]));
+    const double wanted = clip.factor(norm) * shrink, most = limit / norm;
+    const bool finite = norm2[i] <= 3.4028234e38f;  // false for NaN and infinity
+    const double use = wanted < most ? wanted : most;  // a NaN or infinite `wanted` gives most; norm = 0 gives wanted
+    factor[i] = finite && use > 0 ? static_cast<float>(use) : 0.0f;
+    not_finite[i] = finite ? 0.0f : 1.0f;
+  }
+};
+
+}  // namespace detail
+
+/// Workspace of clipped_sum for one model on one backend: tapes, norms, factors, the padded gradient.
+template <class Backend, class Model, class Norms = ghost_norms>
+class clipped_sum_workspace {
+ public:
+  using memory = typename Backend::memory;
+
+  /// `rows` a tile: by default what fits the cache. The result does not depend on it, bit for bit.
+  clipped_sum_workspace(Backend& backend, const Model& model, std::size_t rows)
+      : backend_(&backend), model_(&model), tape_(backend, model, rows), norm2_(backend.template make<float>(rows)),
+        factor_(backend.template make<float>(rows)), not_finite_(backend.template make<float>(rows)) {
+    for (const auto& shape : model.shapes()) {
+      const auto stride = Backend::stride(shape.cols);
+      // A product may write whole blocks: its rows and columns are those of the shape.
+      gradient_memory_.push_back(backend.template make<float>(shape.rows * stride));
+      gradient_.push_back({gradient_memory_.back().data(), shape.rows, shape.cols, stride});
+      scratch_memory_.push_back(backend.template make<float>(shape.rows * stride));
+      scratch_.push_back({scratch_memory_.back().data(), shape.rows, shape.cols, stride});
+    }
+    for (const auto w : model.widths()) widest_ = std::max(widest_, w);
+  }
+
+  /// sum (the parameters' order, unpadded) = the sum over `rows` of clip's factor times each one's gradient.
+  /// features (records, inputs) and labels (records, 1) are read at `rows`. Adds how many examples counted as zero because
+  /// their gradient was not finite to `skipped`. Cost: one forward and backward pass, plus the norms.
+  template <class Weights, class Clip>
+  void operator()(const Weights& weights, matrix_view<const float, memory> features, matrix_view<const float, memory> labels,
+                  vector_view<const std::uint32_t, memory> rows, const Clip& clip, float* sum, double& skipped) {
+    auto& b = *backend_;
+    for (const auto& g : gradient_memory_) b.zero(vector_view<float, memory>(g));
+    for (std::size_t first = 0; first < rows.size; first += tape_.rows()) {
+      const auto n = std::min(tape_.rows(), rows.size - first);
+      b.gather_rows(features, rows.part(first, n), tape_.value(0, n));
+      b.gather_rows(labels, rows.part(first, n), tape_.labels(n));
+      tape_.forward(weights, n);
+      tape_.backward(weights, n);
+      if constexpr (bounds<Clip>) clip_deltas(clip, n, skipped);
+      tape_.each_parametric(n, [&](const auto& l, std::size_t tensor, auto x, auto dy) {
+        l.gradient(b, x, dy, gradient_.data() + tensor);
+      });
+    }
+    for (const auto& g : gradient_)
+      for (std::size_t r = 0; r < g.rows; ++r) sum = std::copy_n(g.row(r), g.cols, sum);
+  }
+
+ private:
+  using matrix = matrix_view<float, memory>;
+
+  template <class Clip>
+  void clip_deltas(const Clip& clip, std::size_t n, double& skipped) {
+    auto& b = *backend_;
+    const vector_view<float, memory> norm2{norm2_.data(), n}, factor{factor_.data(), n}, not_finite{not_finite_.data(), n};
+    b.zero(norm2);
+    tape_.each_parametric(n, [&](const auto& l, std::size_t tensor, auto x, auto dy) {
+      constexpr bool ghost = std::is_same_v<Norms, ghost_norms> && requires { l.norms(b, x, dy, norm2); };
+      if constexpr (ghost) l.norms(b, x, dy, norm2);
+      else materialise(l, tensor, x, dy, norm2);
+    });
+    const double bound = clip.sensitivity().value, shrink = 1.0 - static_cast<double>(widest_) * 0x1p-23;
+    b.each(n, detail::clip_factors<Clip, decltype(norm2), decltype(factor)>{clip, bound * shrink, shrink, norm2, factor, not_finite});
+    for (std::size_t i = 0; i < n; ++i) skipped += not_finite[i];
+    tape_.each_parametric(n, [&](const auto&, std::size_t, auto x, auto dy) {
+      b.clear_rows(factor, x);  // 0 x inf would be NaN in the product
+      b.scale_rows(factor, dy);
+    });
+  }
+
+  /// The norms by forming the gradient of one row after the other.
+  template <class Layer>
+  void materialise(const Layer& l, std::size_t tensor, matrix x, matrix dy, vector_view<float, memory> norm2) {
+    auto& b = *backend_;
+    const auto tensors = l.tensors(x.cols).size();
+    for (std::size_t r = 0; r < x.rows; ++r) {
+      for (std::size_t k = tensor; k < tensor + tensors; ++k) b.zero(vector_view<float, memory>(scratch_memory_[k]));
+      l.gradient(b, x.rows_of(r, 1), dy.rows_of(r, 1), scratch_.data() + tensor);
+      for (std::size_t k = tensor; k < tensor + tensors; ++k)
+        for (std::size_t row = 0; row < scratch_[k].rows; ++row)
+          b.add_row_norms(scratch_[k].rows_of(row, 1), norm2.part(r, 1));
+    }
+  }
+
+  using owned = decltype(std::declval<Backend&>().template make<float>(1));
+  Backend* backend_;
+  const Model* model_;
+  tape<Backend, Model> tape_;
+  owned norm2_, factor_, not_finite_;
+  std::vector<owned> gradient_memory_, scratch_memory_;
+  std::vector<matrix> gradient_, scratch_;
+  std::size_t widest_ = 1;
+};
+
+}  // namespace dpsgd
