@@ -309,6 +309,20 @@ TEST_CASE("the ledger counts what is released, over runs, and its budget stops a
   CHECK(fit(privacy_target{budget, 1e-5}, 10).steps == 0);  // nothing is left
 }
 
+TEST_CASE("a seeded run enters the ledger as what it is: not private") {
+  const auto data = make_data();
+  const scratch dir;
+  ledger book(dir.path / "ledger", data.digest().hex(), data.universe());
+  journal keep;
+  keep.keep(book);
+  mlp model({width, 8, 1});
+  trainer t{flat_clip{}, gaussian_noise{}, poisson_sampling{0.1}};
+  t.fit(model, data, {.steps = 3, .delta = 1e-5, .insecure_seed = 1, .journal = &keep});
+  rdp_accountant all;
+  book.add_to(all);
+  CHECK(all.spent(1e-5).epsilon == std::numeric_limits<double>::infinity());
+}
+
 // A crash at any moment: what the ledger counts is never less than what was released.
 TEST_CASE("at every step the ledger on the disk counts at least the steps that were released") {
   const auto data = make_data();
