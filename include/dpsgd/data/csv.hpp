@@ -126,17 +126,20 @@ void in_parallel(int threads, const Work& work) {
 
 /// How often `byte` occurs. Vectors by hand, since -O2 does not vectorise this loop.
 inline std::size_t count_byte(const char* begin, const char* end, char byte) {
-  typedef signed char lanes __attribute__((vector_size(32)));
+  typedef signed char lanes __attribute__((vector_size(16)));
+  constexpr std::ptrdiff_t step = 4 * sizeof(lanes);
   const lanes wanted = lanes{} + static_cast<signed char>(byte);
   std::size_t count = 0;
-  while (end - begin >= 32) {
-    lanes sum{};
-    for (int k = 0; k < 127 && end - begin >= 32; ++k, begin += 32) {
-      lanes bytes;
-      std::memcpy(&bytes, begin, sizeof bytes);
-      sum += bytes == wanted;  // -1 where equal
+  while (end - begin >= step) {
+    lanes sums[4] = {};
+    const auto steps = std::min<std::ptrdiff_t>(127, (end - begin) / step);  // so that no lane overflows
+    for (std::ptrdiff_t k = 0; k < steps; ++k, begin += step) {
+      lanes bytes[4];
+      std::memcpy(bytes, begin, sizeof bytes);
+      for (int i = 0; i < 4; ++i) sums[i] -= bytes[i] == wanted;  // -1 where equal
     }
-    for (int i = 0; i < 32; ++i) count += static_cast<std::size_t>(-sum[i]);
+    for (int i = 0; i < 4; ++i)
+      for (int lane = 0; lane < 16; ++lane) count += static_cast<std::size_t>(sums[i][lane]);
   }
   for (; begin != end; ++begin) count += *begin == byte;
   return count;
