@@ -61,6 +61,9 @@ class backend {
   /// Elements from one row to the next of a matrix with `cols` columns.
   static constexpr std::size_t stride(std::size_t cols) { return padded(cols); }
 
+  /// A row's sum of n terms of one sign is within this relative error: each lane adds its share, then the lanes by pairs.
+  static constexpr double sum_error(std::size_t n) { return (static_cast<double>(n) / lanes + 6) * 0x1p-24; }
+
   /// n zeros in this backend's memory.
   template <class T>
   buffer<T> make(std::size_t n) const {

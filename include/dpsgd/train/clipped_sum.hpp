@@ -68,7 +68,13 @@ class clipped_sum_workspace {
       scratch_memory_.push_back(b.template make<float>(shape.rows * stride));
       scratch_.push_back({scratch_memory_.back().data(), shape.rows, shape.cols, stride});
     }
-    for (const auto w : model.widths()) widest_ = std::max(widest_, w);
+    // By how much rounding may have made a norm too small: half the error of its square, |dy|^2 (|x|^2 + 1) added up over
+    // the layers; and by how much scaling and the product may make a contribution too large.
+    std::size_t widest = 1, additions = model.shapes().size() + 8;
+    for (const auto w : model.widths()) widest = std::max(widest, w);
+    if (!std::is_same_v<Norms, ghost_norms>)  // row by row of each tensor
+      for (const auto& shape : model.shapes()) additions += shape.rows;
+    shrink_ = 1.0 - Backend::sum_error(widest) - static_cast<double>(additions) * 0x1p-24;
   }
 
   /// sum (the parameters' order, unpadded) = the sum over `rows` of clip's factor times each one's gradient.
@@ -107,8 +113,8 @@ class clipped_sum_workspace {
       if constexpr (ghost) l.norms(b, x, dy, norm2);
       else materialise(l, tensor, x, dy, norm2);
     });
-    const double bound = clip.sensitivity().value, shrink = 1.0 - static_cast<double>(widest_) * 0x1p-23;
-    b.each(n, detail::clip_factors<Clip, decltype(norm2), decltype(factor)>{clip, bound * shrink, shrink, norm2, factor, not_finite});
+    b.each(n, detail::clip_factors<Clip, decltype(norm2), decltype(factor)>{clip, clip.sensitivity().value * shrink_, shrink_,
+                                                                            norm2, factor, not_finite});
     for (std::size_t i = 0; i < n; ++i) skipped += not_finite[i];
     tape_.each_parametric(n, [&](const auto&, std::size_t, auto x, auto dy) {
       b.clear_rows(factor, x);  // 0 x inf would be NaN in the product
@@ -137,7 +143,7 @@ class clipped_sum_workspace {
   owned norm2_, factor_, not_finite_;
   std::vector<owned> gradient_memory_, scratch_memory_;
   std::vector<matrix> gradient_, scratch_;
-  std::size_t widest_ = 1;
+  double shrink_;
 };
 
 }  // namespace dpsgd
