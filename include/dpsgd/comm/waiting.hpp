@@ -15,7 +15,8 @@ struct patience {
   double deadline = 60;                     // seconds that one wait may last
   const std::atomic<bool>* stop = nullptr;  // set when the program is asked to stop; then
   double grace = 0.3;                       // seconds that a wait may still last
-  int spins = 200;                          // polls before the core is given away; 0 with more ranks than cores
+  int spins = 100;                          // polls before the core is given away; 0 with more ranks than cores
+  double nap_after = 2e-3;                  // seconds of polling after which it sleeps between polls
 };
 
 /// The number of cores that the machine has online.
@@ -40,7 +41,7 @@ class wait_watch {
     if (stop_seen_ != clock::time_point{} && seconds(stop_seen_, now) > rules_.grace) return outcome::stopped;
     const double waited = seconds(start_, now);
     if (waited > rules_.deadline) return outcome::too_late;
-    if (waited < 2e-3) ::sched_yield();
+    if (waited < rules_.nap_after) ::sched_yield();
     else nap();  // a long wait (the other one reads a file): leave the core to those who work
     return outcome::keep_waiting;
   }
