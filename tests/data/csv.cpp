@@ -290,20 +290,24 @@ TEST_CASE("fields that are read") {
   const auto x = [&](const std::string& field) {
     return parse_csv("x,y\n" + field + ",1\n", one).features()(0, 0) * 1e6f;
   };
-  for (const auto& [field, value] : std::vector<std::pair<std::string, float>>{{"200000", 200000},
-                                                                               {"2e+05", 200000},
-                                                                               {"2E5", 200000},
-                                                                               {"+5e5", 500000},
-                                                                               {"\"2e+05\"", 200000},
-                                                                               {" 250000 ", 250000},
-                                                                               {"\" 250000\"", 250000},
-                                                                               {"-.5e6", -500000},
-                                                                               {"250000.", 250000},
-                                                                               {"000000000000000000250000", 250000},
-                                                                               {"250000.00000000000000000000", 250000},
-                                                                               {"1e300", 1e6f},
-                                                                               {"-0", 0}})
-    CHECK_MESSAGE(x(field) == doctest::Approx(value).epsilon(1e-6), field);
+  struct good {
+    std::string field;
+    float value;
+  };
+  for (const auto& g : std::vector<good>{{"200000", 200000},
+                                         {"2e+05", 200000},
+                                         {"2E5", 200000},
+                                         {"+5e5", 500000},
+                                         {"\"2e+05\"", 200000},
+                                         {" 250000 ", 250000},
+                                         {"\" 250000\"", 250000},
+                                         {"-.5e6", -500000},
+                                         {"250000.", 250000},
+                                         {"000000000000000000250000", 250000},
+                                         {"250000.00000000000000000000", 250000},
+                                         {"1e300", 1e6f},
+                                         {"-0", 0}})
+    CHECK_MESSAGE(x(g.field) == doctest::Approx(g.value).epsilon(1e-6), g.field);
 }
 
 TEST_CASE("bad input gets an error with its place") {
@@ -311,7 +315,7 @@ TEST_CASE("bad input gets an error with its place") {
   struct bad {
     std::string content, message;
   };
-  for (const auto& [content, message] : std::vector<bad>{
+  for (const auto& b : std::vector<bad>{
            {"", "f.csv is empty"},
            {"\xEF\xBB\xBF", "f.csv:1:1: the file has no column \"employed\""},
            {head, "f.csv has a header and no records"},
@@ -355,10 +359,10 @@ TEST_CASE("bad input gets an error with its place") {
             "age,educ,sex,employed\n30,1,0,1\n30,x,0,1\n",
             "f.csv:3:4: column \"educ\": \"x\""},
        }) {
-    CAPTURE(content);
+    CAPTURE(b.content);
     for (const int threads : {1, 3}) {
-      const auto got = outcome(content, people, {.threads = threads});
-      CHECK_MESSAGE(got.find(message) != got.npos, got, "\nexpected: ", message);
+      const auto got = outcome(b.content, people, {.threads = threads});
+      CHECK_MESSAGE(got.find(b.message) != got.npos, got, "\nexpected: ", b.message);
     }
   }
   CHECK(outcome(head + "1,1,1,1\n", schema{}.numeric("age", 0, 1)).find("the schema has no label") == 0);

@@ -29,9 +29,9 @@
 #include <utility>
 #include <vector>
 
+#include "dpsgd/core/digest.hpp"
 #include "dpsgd/core/error.hpp"
 #include "dpsgd/data/dataset.hpp"
-#include "dpsgd/core/digest.hpp"
 #include "dpsgd/data/schema.hpp"
 
 namespace dpsgd {

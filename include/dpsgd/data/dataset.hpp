@@ -21,10 +21,10 @@
 #include <utility>
 #include <vector>
 
+#include "dpsgd/core/digest.hpp"
 #include "dpsgd/core/error.hpp"
 #include "dpsgd/core/random.hpp"
 #include "dpsgd/core/view.hpp"
-#include "dpsgd/core/digest.hpp"
 #include "dpsgd/data/schema.hpp"
 
 namespace dpsgd {
