@@ -197,7 +197,7 @@ int train(World& world, settings asked, const dpsgd::schema& columns, const reco
   if (root) p = make_plan(asked, all, mine.train.all());
   p = dpsgd::broadcast_value(world, p);
   if (asked.schedule.empty())
-    asked.schedule = recipe_for(static_cast<double>(all), !asked.no_privacy, asked.optimizer == "adam").schedule;
+    asked.schedule = recipe_for(mine.train.all(), asked.no_privacy, asked.optimizer == "adam").schedule;
   if (root) {
     if (asked.is_private() && p.delta >= 1 / static_cast<double>(all))
       warn(dpsgd::text("delta ", p.delta, " is not below 1/N (N = ", all,

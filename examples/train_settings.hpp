@@ -56,17 +56,21 @@ struct plan {
   std::uint64_t steps;
 };
 
-/// The recipe: what to train with when nothing is said, for n training records. See docs/decisions/ for how it was
-/// found.
+/// The recipe: what to train with when nothing is said.
 struct recipe {
   double batch_size, epochs, learning_rate, clip;
   const char* schedule;
 };
-inline recipe recipe_for(double n, bool private_run, bool adam) {
-  (void)adam;
-  if (!private_run) return {256, 20, 1e-3, 0, "cosine"};
-  (void)n;
-  return {1024, 20, 2e-3, 1, "cosine"};
+
+/// The recipe for n training records; docs/decisions/ says how it was found. The more records there are, the fewer
+/// times each needs to be seen, and the larger a batch may be: 512 and 20 epochs for 20,000 records, 2,048 and 6 for a
+/// million.
+inline recipe recipe_for(std::uint64_t n, bool no_privacy, bool adam) {
+  const double size = static_cast<double>(n) / 20'000;
+  const double epochs = std::clamp(std::round(20 * std::pow(size, -0.3)), 3.0, 50.0);
+  if (no_privacy) return {256, epochs, adam ? 1e-3 : 0.02, 0, "cosine"};
+  const double batch_size = std::exp2(std::round(std::log2(512 * std::pow(size, 0.4))));
+  return {std::clamp(batch_size, 16.0, 16'384.0), epochs, adam ? 5e-3 : 0.3, 1, "cosine"};
 }
 
 /// The largest power of ten below 1 / n.
@@ -81,7 +85,7 @@ inline plan make_plan(const settings& asked, std::uint64_t all, std::uint64_t tr
   using dpsgd::require;
   require(train > 0, "no records are left to train on: lower --test-fraction");
   const auto n = static_cast<double>(train);
-  const auto choice = recipe_for(n, !asked.no_privacy, asked.optimizer == "adam");
+  const auto choice = recipe_for(train, asked.no_privacy, asked.optimizer == "adam");
   plan p{};
   p.batch_size = asked.batch_size.value_or(std::min(choice.batch_size, n));
   require(p.batch_size <= n, "--batch-size ", p.batch_size, " gives a sampling rate above 1: there are ", train,

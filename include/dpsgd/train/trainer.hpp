@@ -317,9 +317,12 @@ fit_report trainer<Policies...>::fit(Model& model, const Records& data, const fi
       o.journal->checkpoint(state);
     }
   };
-  const auto spent = [&](std::uint64_t steps) {
-    auto so_far = accountant;
-    so_far.add(step, steps);
+  // What `steps` steps spend; asked for ever more of them, so that the accountant's work adds up.
+  accountant_type so_far = accountant;
+  std::uint64_t counted = 0;
+  const auto spent = [&](std::uint64_t steps) -> const accountant_type& {
+    so_far.add(step, steps - counted);
+    counted = steps;
     return so_far;
   };
 
