@@ -6,7 +6,9 @@
 /// train() below is the program: the same code on every kind of rank. What stands around it reads options
 /// (train_settings.hpp), signals and progress (console.hpp), and writes down what came out.
 #include <array>
+#include <cerrno>
 #include <cmath>
+#include <cstring>
 #include <filesystem>
 #include <iostream>
 #include <limits>
@@ -380,6 +382,15 @@ int train_on_mpi(int argc, char** argv, const settings& asked, const dpsgd::sche
 }
 #endif
 
+/// Results are written at the end: find out now whether they can be.
+void check_place(const char* option, const std::string& file) {
+  if (file.empty() || file == "-") return;
+  const std::filesystem::path directory = std::filesystem::absolute(file).parent_path();
+  dpsgd::require(::access(directory.c_str(), W_OK) == 0, option, " ", file, ": cannot write into ", directory.string(),
+                 " (", std::strerror(errno), ")");
+  dpsgd::require(!std::filesystem::is_directory(file), option, " ", file, " is a directory");
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -388,6 +399,8 @@ int main(int argc, char** argv) {
   if (const auto status = parse(argc, argv, start, asked)) return *status;
   console::stop_on_signals();
   try {
+    check_place("--json", asked.json);
+    check_place("--save", asked.save);
     const auto columns = dpsgd::read_schema(asked.schema);
     if (!start.by_mpirun) return train_on_threads(asked, columns);
 #ifdef DPSGD_HAS_MPI
