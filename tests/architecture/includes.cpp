@@ -21,18 +21,23 @@ struct rule {
 const std::vector<rule> table = {
     {"version.hpp", {}},
     {"core", {}},
-    {"concepts.hpp", {"core", "accounting/events.hpp"}},
     {"data", {"core"}},
     {"cpu", {"core"}},
     {"cuda", {"core"}},
     {"accounting", {"core"}},
     {"privacy", {"core", "accounting/events.hpp"}},
+    {"allreduce/any.hpp", {"allreduce"}},
     {"allreduce", {"allreduce/schedule.hpp"}},
     {"comm", {"core", "allreduce"}},
-    {"mpi", {"comm", "core"}},
-    {"nn", {"core", "concepts.hpp"}},
-    {"optim", {"core", "concepts.hpp"}},
-    {"train", {"concepts.hpp", "accounting", "core", "privacy/clip.hpp", "nn/layer.hpp"}},
+    {"mpi", {"comm", "core", "allreduce/schedule.hpp"}},
+    {"nn", {"core"}},
+    {"optim", {"core"}},
+    // Every extension point on one page.
+    {"concepts.hpp",
+     {"accounting/events.hpp", "allreduce/schedule.hpp", "comm/communicator.hpp", "nn/layer.hpp", "optim/optimizer.hpp",
+      "privacy"}},
+    // The trainer knows policies, and neither a backend nor where data and ranks come from.
+    {"train", {"concepts.hpp", "core", "accounting", "privacy", "nn", "optim", "comm", "allreduce"}},
     {"testing", {"*"}},
     // The umbrellas, each over what is its own.
     {"dpsgd.hpp",

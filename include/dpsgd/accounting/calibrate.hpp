@@ -75,7 +75,7 @@ double smallest_multiplier(const privacy_target& target, std::uint64_t steps, Ev
 }
 
 /// The largest number of steps of `event` that keep the target, at most `limit`; 0 when there is no room for one more.
-/// Cost: up to 2 log2(steps) questions to the accountant about one event (RDP: 10 to 30 ms).
+/// Cost: up to 2 log2(steps) questions to the accountant about one event (RDP: about 20 ms).
 template <accountant Accountant, privacy_event Event>
 std::uint64_t most_steps(const privacy_target& target, const Event& event, const Accountant& before = {},
                          std::uint64_t limit = std::uint64_t{1} << 40) {

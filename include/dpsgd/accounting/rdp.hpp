@@ -132,9 +132,9 @@ class sampled_gaussian_moment {
 
 }  // namespace detail
 
-/// The moment of a Gaussian release on a Poisson batch, for a real order > 1, to a relative error below 1e-9 (tested;
-/// measured 1e-12). Where order/multiplier exceeds 1e7 it answers the moment without sampling, which is never smaller.
-/// Cost: 10 to 50 us.
+/// The moment of a Gaussian release on a Poisson batch, for a real order > 1, to a relative error below 1e-12 (tested;
+/// measured 1.2e-14). Where order/multiplier exceeds 1e7 it answers the moment without sampling, which is never
+/// smaller. Cost: 10 to 50 us, at worst 0.3 ms.
 template <class Adjacency>
 double log_moment(const poisson_sampled<gaussian_event<Adjacency>>& event, double order) {
   const double q = event.rate, s = event.event.multiplier;
@@ -153,7 +153,7 @@ concept has_moments = privacy_event<E> && requires(const E& e, double order) {
 
 /// Adds up events under zero-out adjacency by their Renyi moments. Any mixture of events composes.
 ///   add    O(number of distinct events), which is O(1) for a run
-///   spent  30 moments of each distinct event the first time; moments are kept, so later about 1 us (see the tests)
+///   spent  about 40 moments of each distinct event the first time (1 ms), later about 11 (0.3 ms): moments are kept
 /// A value: copies are independent. Calls of spent() on one object must not overlap (it remembers moments).
 class rdp_accountant {
  public:

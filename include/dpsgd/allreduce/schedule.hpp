@@ -409,18 +409,20 @@ constexpr verdict check_owners(const schedule& s, const simulation& play) {
   for (const arrow& a : s.reduce)
     for (int i = 0, b = a.blocks.first; i < a.blocks.count; ++i, b = b + 1 == s.blocks ? 0 : b + 1)
       sent[static_cast<std::size_t>(a.from) * blocks + static_cast<std::size_t>(b)] = 1;
-  auto has_owner = std::vector<char>(blocks, 0);
+  auto owner = std::vector<int>(blocks, -1);
   for (int rank = 0; rank < s.size; ++rank)
     for (int b = 0, last = -1; b < s.blocks; ++b) {
       if (sent[static_cast<std::size_t>(rank) * blocks + static_cast<std::size_t>(b)]) continue;
-      if (has_owner[static_cast<std::size_t>(b)]) return {flaw::two_owners, -1, rank, b};
+      if (owner[static_cast<std::size_t>(b)] >= 0) return {flaw::two_owners, -1, rank, b};
       if (last >= 0 && last != b - 1) return {flaw::owner_not_contiguous, -1, rank, b};
-      if (!play.whole(rank, b)) return {flaw::missing, -1, rank, b};
-      has_owner[static_cast<std::size_t>(b)] = 1;
+      owner[static_cast<std::size_t>(b)] = rank;
       last = b;
     }
-  for (int b = 0; b < s.blocks; ++b)
-    if (!has_owner[static_cast<std::size_t>(b)]) return {flaw::no_owner, -1, -1, b};
+  for (int b = 0; b < s.blocks; ++b) {
+    const int rank = owner[static_cast<std::size_t>(b)];
+    if (rank < 0) return {flaw::no_owner, -1, -1, b};
+    if (!play.whole(rank, b)) return {flaw::missing, -1, rank, b};
+  }
   return {};
 }
 

@@ -286,9 +286,9 @@ fit_report trainer<Policies...>::fit(Model& model, const Records& data, const fi
     require(report.target_steps > 0, "not even one step fits epsilon = ", *o.target_epsilon, " at delta = ", o.delta,
             "; raise the noise multiplier or lower the sampling rate");
   }
+  const exposure exposed{.insecure_seed = o.insecure_seed.has_value()};
   if (root && o.journal) {
-    // What a user's seed drew protects nobody, and the ledger says so.
-    if (o.insecure_seed) o.journal->begin(state, no_privacy_event{exposure{.insecure_seed = true}}, report.target_steps, accountant);
+    if (exposed.any()) o.journal->begin(state, no_privacy_event{exposed}, report.target_steps, accountant);
     else o.journal->begin(state, step, report.target_steps, accountant);
   }
   random_key key = o.insecure_seed ? random_key::from_seed(*o.insecure_seed) : root ? random_key::fresh() : random_key{};
@@ -365,12 +365,12 @@ fit_report trainer<Policies...>::fit(Model& model, const Records& data, const fi
     } catch (const error& e) {
       throw error(detail::in_step(at + 1, world.rank(), e.what()));
     }
-    if (root && o.on_progress && (at % 64 == 0 || at + 1 == report.target_steps)) {
+    if (root && o.on_progress) {
       const auto now = clock::now();
       if (std::chrono::duration<double>(now - last_progress).count() >= o.progress_every || at + 1 == report.target_steps) {
         last_progress = now;
         o.on_progress({at + 1, report.target_steps, at + 1 - begun_at, std::chrono::duration<double>(now - start).count(),
-                       make_claim(spent(at + 1), step, o.delta).epsilon});
+                       make_claim(spent(at + 1), step, o.delta, exposed).epsilon});
       }
     }
   }
@@ -385,7 +385,7 @@ fit_report trainer<Policies...>::fit(Model& model, const Records& data, const fi
   dpsgd::sum(world, std::span<double>(counts));
   report.not_finite = {counts[0]};
   report.records = {counts[1]};
-  report.claim = make_claim(spent(at), step, o.delta, exposure{.insecure_seed = o.insecure_seed.has_value()});
+  report.claim = make_claim(spent(at), step, o.delta, exposed);
   return report;
 }
 
