@@ -291,8 +291,8 @@ int main(int argc, char** argv) try {
     report("peak_extra_mib_" + std::to_string(batch), extra, "MiB a rank: max RSS less the matrix, less an empty MPI program", extra);
   }
 
-  const auto build = std::filesystem::path(DPSGD_BUILD_DIR);
-  const auto csv = build / ("census-" + std::to_string(records) + ".csv");
+  const auto build = std::filesystem::path(DPSGD_BUILD_DIR);  // where examples/run.sh puts its records, too
+  const auto csv = build.parent_path() / ("pums-" + std::to_string(records) + ".csv");
   if (!std::filesystem::exists(csv)) {
     const std::string command = "'" + (build / "examples/make_pums").string() + "' --rows " + options["--records"] + " --seed 1 --output '" + csv.string() + "'";
     require(std::system(command.c_str()) == 0, "failed: ", command, "; build the examples first");

@@ -89,11 +89,13 @@ Exit status: 0 done, 1 error (the file is not there, or is the old one), 2 usage
 
 int main(int argc, char** argv) {
   std::uint64_t rows = 1200000, seed = 1;
+  const auto natural = CLI::Validator(  // for unsigned options: CLI11 would take -1 for 2^64 - 1
+      [](const std::string& s) { return s.starts_with('-') ? "must not be negative" : std::string(); }, "");
   std::string path = "-";
   double share = 0;
   CLI::App app{about};
-  app.add_option("--rows", rows, "how many records")->capture_default_str();
-  app.add_option("--seed", seed, "which records: another seed gives others")->capture_default_str();
+  app.add_option("--rows", rows, "how many records")->check(natural)->capture_default_str();
+  app.add_option("--seed", seed, "which records: another seed gives others")->check(natural)->capture_default_str();
   app.add_option("--output", path, "the file to write; - is standard output")->capture_default_str();
   app.add_option("--dirty", share,
                  "share of records with one field, anywhere, that is empty, NA, text or out of range,\n"
@@ -106,6 +108,7 @@ int main(int argc, char** argv) {
   } catch (const CLI::ParseError& e) {
     return app.exit(e) == 0 ? 0 : 2;
   }
+  ::signal(SIGXFSZ, SIG_IGN);  // a file size limit is an error of write(), like a full disk
   try {
     const auto start = std::chrono::steady_clock::now();
     const auto key = dpsgd::random_key::from_seed(seed);

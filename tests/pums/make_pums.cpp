@@ -162,8 +162,9 @@ TEST_CASE("the rule p > 1/2 is right as often as the printed Bayes accuracy says
     add("all"), add(r.income < 12000 ? "poor" : "not poor"), add(r.age < 30 ? "young" : r.age < 62 ? "mid" : "old");
     add("p near " + std::to_string(static_cast<int>(p * 10)));
   }
-  for (const auto& [name, g] : groups) {
-    INFO(name);
+  for (const auto& group : groups) {
+    const auto& g = group.second;
+    INFO(group.first);
     CHECK(std::abs(g.right - g.best) < 3 * std::sqrt(g.n));
     CHECK(std::abs(g.employed - g.p) < 3 * std::sqrt(g.n));
   }

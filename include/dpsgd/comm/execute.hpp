@@ -95,16 +95,18 @@ class bound_schedule {
 
   std::size_t start(int block) const { return allreduce::block_start(n_, blocks_, block); }
 
-  // The elements of a message's pieces as stretches of v, neighbours joined; a range that wraps is two.
+  // visit(block, its first element, its length, then) for the blocks of a message that are not empty, as they are
+  // packed.
   template <class Visit>
   void each_block(const allreduce::message& m, Visit visit) const {
     for (const auto& p : m.pieces)
       for (int i = 0; i < p.blocks.count; ++i) {
         const int b = (p.blocks.first + i) % blocks_;
-        if (const auto count = start(b + 1) - start(b)) visit(start(b), count, p.then);
+        if (const auto length = start(b + 1) - start(b)) visit(b, start(b), length, p.then);
       }
   }
 
+  // Appends a stretch, or lengthens the last one when both go on where it ends.
   static void join(std::vector<stretch>& list, const stretch& next) {
     if (!list.empty()) {
       stretch& last = list.back();
@@ -125,7 +127,7 @@ class bound_schedule {
       for (const auto& m : round.sends) {
         std::vector<stretch> parts;
         std::size_t count = 0;
-        each_block(m, [&](std::size_t at, std::size_t length, allreduce::on_receive) {
+        each_block(m, [&](int, std::size_t at, std::size_t length, allreduce::on_receive) {
           join(parts, {staged + count, at, length});
           count += length;
         });
@@ -153,26 +155,23 @@ class bound_schedule {
     auto lower = std::vector<std::ptrdiff_t>(static_cast<std::size_t>(blocks_), -1);  // where a block's lower sum is
     std::vector<stretch> lower_sums, higher;
     for (const auto& m : round.receives) {
-      std::vector<stretch> copies;
+      std::vector<stretch> copies, sums;  // joined within a message only: one message's sum is the next one's term
       std::size_t count = 0;
       bool adds = false;
       for (const auto& p : m.pieces) adds |= p.then == allreduce::on_receive::add;
-      for (const auto& p : m.pieces)
-        for (int i = 0; i < p.blocks.count; ++i) {
-          const int b = (p.blocks.first + i) % blocks_;
-          const auto length = start(b + 1) - start(b);
-          if (length == 0) continue;
-          const auto from = staged + count;
-          auto& sum = lower[static_cast<std::size_t>(b)];
-          if (p.then == allreduce::on_receive::replace) join(copies, {start(b), from, length});
-          else if (m.peer > me) join(higher, {start(b), from, length});
-          else {
-            if (sum >= 0) join(lower_sums, {from, static_cast<std::size_t>(sum), length, true});
-            sum = static_cast<std::ptrdiff_t>(from);
-          }
-          count += length;
+      each_block(m, [&](int b, std::size_t at, std::size_t length, allreduce::on_receive then) {
+        const auto from = staged + count;
+        auto& sum = lower[static_cast<std::size_t>(b)];
+        if (then == allreduce::on_receive::replace) join(copies, {at, from, length});
+        else if (m.peer > me) join(higher, {at, from, length});
+        else {
+          if (sum >= 0) join(sums, {from, static_cast<std::size_t>(sum), length, true});
+          sum = static_cast<std::ptrdiff_t>(from);
         }
+        count += length;
+      });
       if (count == 0) continue;
+      lower_sums.insert(lower_sums.end(), sums.begin(), sums.end());
       if (!adds && copies.size() == 1) {
         s.receives.push_back({m.peer, copies[0].to, count, false});  // straight into its place
         continue;

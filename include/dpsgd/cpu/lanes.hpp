@@ -24,7 +24,6 @@ typedef float unaligned_floats __attribute__((vector_size(4 * lanes), may_alias,
 inline const floats& load(const float* at) { return *reinterpret_cast<const floats*>(at); }
 inline floats load_unaligned(const float* at) { return *reinterpret_cast<const unaligned_floats*>(at); }
 inline void store(float* at, floats v) { *reinterpret_cast<floats*>(at) = v; }
-inline void store_unaligned(float* at, floats v) { *reinterpret_cast<unaligned_floats*>(at) = v; }
 
 namespace detail {
 template <int D, bool Second, int... L>

@@ -129,7 +129,6 @@ template <class F>
 
 /// to[i] += v[i] for i < n <= lanes.
 inline void add_some(float* to, std::size_t n, floats v) {
-  if (n == lanes) return store_unaligned(to, load_unaligned(to) + v);
   for (std::size_t i = 0; i < n; ++i) to[i] += v[i];
 }
 

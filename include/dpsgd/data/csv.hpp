@@ -126,17 +126,20 @@ void in_parallel(int threads, const Work& work) {
 
 /// How often `byte` occurs. Vectors by hand, since -O2 does not vectorise this loop.
 inline std::size_t count_byte(const char* begin, const char* end, char byte) {
-  typedef signed char lanes __attribute__((vector_size(32)));
+  typedef signed char lanes __attribute__((vector_size(16)));
+  constexpr std::ptrdiff_t step = 4 * sizeof(lanes);
   const lanes wanted = lanes{} + static_cast<signed char>(byte);
   std::size_t count = 0;
-  while (end - begin >= 32) {
-    lanes sum{};
-    for (int k = 0; k < 127 && end - begin >= 32; ++k, begin += 32) {
-      lanes bytes;
-      std::memcpy(&bytes, begin, sizeof bytes);
-      sum += bytes == wanted;  // -1 where equal
+  while (end - begin >= step) {
+    lanes sums[4] = {};
+    const auto steps = std::min<std::ptrdiff_t>(127, (end - begin) / step);  // so that no lane overflows
+    for (std::ptrdiff_t k = 0; k < steps; ++k, begin += step) {
+      lanes bytes[4];
+      std::memcpy(bytes, begin, sizeof bytes);
+      for (int i = 0; i < 4; ++i) sums[i] -= bytes[i] == wanted;  // -1 where equal
     }
-    for (int i = 0; i < 32; ++i) count += static_cast<std::size_t>(-sum[i]);
+    for (int i = 0; i < 4; ++i)
+      for (int lane = 0; lane < 16; ++lane) count += static_cast<std::size_t>(sums[i][lane]);
   }
   for (; begin != end; ++begin) count += *begin == byte;
   return count;
@@ -541,28 +544,26 @@ dataset read_csv_text(std::string_view text, const std::string& name, const sche
   std::vector<std::vector<std::uint64_t>> dropped(static_cast<std::size_t>(options.threads));
   in_parallel(options.threads, [&](int t) {
     auto mine = parser;
-    auto r = first + cut(rows, t, options.threads);
-    const auto end_row = first + cut(rows, t + 1, options.threads);
-    if (r == end_row) return;
-    const char* base = text.data();  // what p points into, less its offset in the file
-    const char* p = base + csv.start(r);
-    const char* end = base + csv.start(end_row);
-    const char* forgotten = p;
-    for (; r < end_row; ++r) {
-      if (r + 1 == all && !last.empty()) {
-        base = last.data() - last_at;
-        p = last.data(), end = p + last.size();
+    // Rows [r, end_row) from `piece`, which stands at `at` in the text (or is a copy of what does).
+    const auto parse = [&](std::string_view piece, std::size_t at, std::uint64_t r, std::uint64_t end_row) {
+      const char *p = piece.data(), *const end = p + piece.size(), *forgotten = p;
+      for (; r < end_row; ++r) {
+        const auto local = r - first;
+        const auto outcome = mine.row(p, end, c.features.data() + local * c.width, c.labels.data() + local);
+        if (outcome != csv_rows::outcome::good) [[unlikely]] {
+          if (outcome == csv_rows::outcome::broken || options.bad_rows == bad_rows::error)
+            mine.throw_flaw(csv, at + static_cast<std::size_t>(mine.flaw_at() - piece.data()));
+          dropped[static_cast<std::size_t>(t)].push_back(r);
+        }
+        if (p - forgotten >= 1 << 20 && piece.data() != last.data()) forget(forgotten, p), forgotten = p;
       }
-      const auto outcome = mine.row(p, end, c.features.data() + (r - first) * c.width, c.labels.data() + (r - first));
-      if (outcome == csv_rows::outcome::good) [[likely]] {
-        if (p - forgotten >= 1 << 20 && last.empty()) forget(forgotten, p), forgotten = p;
-        continue;
-      }
-      if (outcome == csv_rows::outcome::broken || options.bad_rows == bad_rows::error)
-        mine.throw_flaw(csv, static_cast<std::size_t>(mine.flaw_at() - base));
-      dropped[static_cast<std::size_t>(t)].push_back(r);
-    }
-    if (last.empty()) forget(forgotten, p);
+    };
+    const auto begin = first + cut(rows, t, options.threads), end = first + cut(rows, t + 1, options.threads);
+    if (begin == end) return;
+    const bool closed = end < all || last.empty();  // else the last row comes from its copy
+    const auto from = csv.start(begin), to = closed ? csv.start(end) : last_at;
+    parse(text.substr(from, to - from), from, begin, closed ? end : all - 1);
+    if (!closed) parse(last, last_at, all - 1, all);
   });
 
   std::vector<std::uint64_t> gaps;

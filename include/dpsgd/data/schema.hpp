@@ -91,6 +91,7 @@ class feature_column {
 
   /// Whether encode takes this finite value: any number; a category; 0 or 1.
   bool accepts(double value) const {
+    if (how_ == how::two) return value == 0 || value == 1;
     return how_ == how::number || (value >= range_.min() && value <= range_.max() && value == std::floor(value));
   }
   /// What is expected, for messages.
@@ -104,7 +105,9 @@ class feature_column {
     if (how_ == how::one_hot) {
       std::fill_n(out, width_, 0.0f);
       out[static_cast<std::size_t>(value - range_.min())] = 1;
-    } else if (how_ == how::two || width_ == 1) {
+    } else if (how_ == how::two) {
+      *out = value != 0 ? 1.0f : -1.0f;
+    } else if (width_ == 1) {
       *out = static_cast<float>(range_(value));
     } else {
       const double s = range_(value);

@@ -107,8 +107,8 @@ class world {
   world(const world&) = delete;
   world& operator=(const world&) = delete;
   ~world() {
-    if (broken_ || std::uncaught_exceptions() > exceptions_) detail::abort_at_exit();
-    else {
+    if (std::uncaught_exceptions() > exceptions_) give_up_the_job();
+    if (!broken_) {
       MPI_Comm_free(&communicator_);
       if (owner_) MPI_Finalize();
     }
@@ -142,7 +142,7 @@ class world {
       int bytes = 0;
       check(MPI_Get_count(&statuses_[i], MPI_BYTE, &bytes), "MPI_Get_count");
       if (static_cast<std::size_t>(bytes) != messages_[i].bytes) {
-        broken_ = true;
+        give_up_the_job();
         fail("rank ", rank_, ": rank ", messages_[i].peer, " sent ", bytes, " bytes where ", messages_[i].bytes,
              " were expected; do all ranks make the same calls?");
       }
@@ -194,6 +194,11 @@ class world {
     std::set_terminate(detail::terminate);
   }
 
+  void give_up_the_job() {
+    broken_ = true;
+    detail::abort_at_exit();
+  }
+
   void post(int peer, void* data, std::size_t bytes, bool receives) {
     require(peer >= 0 && peer < size_ && peer != rank_, "rank ", rank_, ": there is no rank ", peer,
             " to exchange messages with");
@@ -218,7 +223,7 @@ class world {
     for (int done = 0;;) {
       const int code = MPI_Testall(count, requests_.data(), &done, statuses_.data());
       if (code != MPI_SUCCESS) {
-        broken_ = true;
+        give_up_the_job();
         if (code == MPI_ERR_IN_STATUS)
           for (std::size_t i = 0; i < requests_.size(); ++i)
             if (statuses_[i].MPI_ERROR != MPI_ERR_PENDING) check(statuses_[i].MPI_ERROR, what);
@@ -230,7 +235,7 @@ class world {
   }
 
   [[noreturn]] void give_up(wait_watch::outcome outcome, const char* what) {
-    broken_ = true;
+    give_up_the_job();
     std::string pending;
     for (std::size_t i = 0; i < messages_.size(); ++i) {
       int done = 0;

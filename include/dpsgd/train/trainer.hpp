@@ -350,7 +350,7 @@ fit_report trainer<Policies...>::fit(Model& model, const Records& data, const fi
     } catch (const interrupted& e) {
       throw interrupted(text("in step ", at + 1, ": ", e.what()));
     }
-    if (root && o.on_progress && (at % 64 == 0 || at + 1 == report.target_steps)) {
+    if (root && o.on_progress) {
       const auto now = clock::now();
       if (std::chrono::duration<double>(now - last_progress).count() >= o.progress_every || at + 1 == report.target_steps) {
         last_progress = now;
