@@ -27,6 +27,7 @@ struct discrete_event {  // an event of a later day
   static constexpr std::string_view sampling = "no sampling";
   static constexpr arithmetic exactness = arithmetic::exact;
   void check() const {}
+  bool is_free() const { return false; }
   [[maybe_unused]] friend bool operator==(const discrete_event&, const discrete_event&) = default;
 };
 

@@ -124,6 +124,11 @@ TEST_CASE("shards partition the records in order and keep the public counts") {
     }
   CHECK_THROWS_WITH_AS(shard(numbered(3), place{0, 4}),
                        doctest::Contains("more ranks than records: 4 ranks, 3 records"), error);
+  const auto inner = shard(shard(numbered(90, 9), place{1, 2}), place{1, 2});  // a shard of a shard
+  check_places(inner);
+  CHECK(inner.position(0) == 67);
+  CHECK(inner.records() == 20);
+  CHECK(inner.dropped() == 3);
   const auto half = shard(numbered(100), place{1, 2});  // a shard can be split, too
   check_places(split(half, {.test_fraction = 0.5}).test);
   auto alone = shard(numbered(100), place{1, 2});

@@ -60,7 +60,7 @@ struct claim {
 
 /// The claim of a run whose steps were of the type `Event` and have all been added to `accountant`. `why_not` says what
 /// the event cannot know (a user's seed); what the event does know is taken from it. Cost: one accountant.spent(delta).
-/// Throws dpsgd::error when delta is not in [0, 1].
+/// Throws dpsgd::error when delta is negative or NaN.
 template <accountant Accountant, privacy_event Event>
 claim make_claim(const Accountant& accountant, const Event& event, double delta, exposure why_not = {}) {
   static_assert(accounts<Accountant, Event>, "dpsgd: this accountant cannot account for this event");

@@ -9,12 +9,14 @@
 ///   adjacency                  a tag below
 ///   sampling, exactness        what a claim says about them
 ///   check()                    throws dpsgd::error when its numbers are impossible
+///   is_free()                  true when it releases nothing about the data, so that any number of it spends 0
 ///   ==                         equal events are added up as one
 /// and, if a ledger is to hold it, kind() and each_number(f) (see accounting/ledger.hpp).
 #pragma once
 
 #include <concepts>
 #include <cstdint>
+#include <limits>
 #include <ostream>
 #include <string>
 #include <string_view>
@@ -71,6 +73,7 @@ struct gaussian_event {
   void check() const {
     require(multiplier >= 0, "a noise multiplier must be a number >= 0; got ", multiplier);  // NaN fails too
   }
+  constexpr bool is_free() const { return multiplier == std::numeric_limits<double>::infinity(); }
   static std::string kind() { return "gaussian"; }
   template <class Use>
   constexpr void each_number(Use&& use) {
@@ -93,6 +96,7 @@ struct poisson_sampled {
     require(rate >= 0 && rate <= 1, "a sampling rate must lie in [0, 1]; got ", rate);
     event.check();
   }
+  constexpr bool is_free() const { return rate == 0 || event.is_free(); }
   static std::string kind() { return "poisson-" + Event::kind(); }
   template <class Use>
   constexpr void each_number(Use&& use) {
@@ -113,6 +117,7 @@ struct no_privacy_event {
   exposure why;
 
   void check() const { require(why.any(), "a no_privacy_event must say why: no_noise, no_clip or insecure_seed"); }
+  constexpr bool is_free() const { return false; }
   static std::string kind() { return "not-private"; }
   template <class Use>
   constexpr void each_number(Use&& use) {
@@ -133,6 +138,7 @@ struct refused_event {
   static constexpr std::string_view sampling = "refused";
   static constexpr arithmetic exactness = arithmetic::idealised;
   void check() const { fail("a refused event was accounted for: a compile-time check of dpsgd did not do its work"); }
+  constexpr bool is_free() const { return false; }
   friend constexpr bool operator==(const refused_event&, const refused_event&) = default;
 };
 
@@ -144,6 +150,7 @@ concept privacy_event = std::equality_comparable<E> && requires(const E& e) {
   { E::sampling } -> std::convertible_to<std::string_view>;
   { E::exactness } -> std::convertible_to<arithmetic>;
   e.check();
+  { e.is_free() } -> std::convertible_to<bool>;
 };
 
 static_assert(privacy_event<gaussian_event<zero_out>> && privacy_event<poisson_sampled<gaussian_event<zero_out>>>);

@@ -47,12 +47,16 @@ struct random_key {
 template <class Word>
 constexpr void chacha20_block(std::array<Word, 16>& state) {
   auto x = state;
-  const auto rotate = [](Word v, int by) -> Word { return (v << by) | (v >> (32 - by)); };
+  // x[to] = (x[to] ^ x[with]) rotated left. (Vectors by value would change the calling convention with the target.)
+  const auto mix = [&x](int to, int with, int by) {
+    x[to] ^= x[with];
+    x[to] = (x[to] << by) | (x[to] >> (32 - by));
+  };
   const auto quarter = [&](int a, int b, int c, int d) {
-    x[a] += x[b], x[d] = rotate(x[d] ^ x[a], 16);
-    x[c] += x[d], x[b] = rotate(x[b] ^ x[c], 12);
-    x[a] += x[b], x[d] = rotate(x[d] ^ x[a], 8);
-    x[c] += x[d], x[b] = rotate(x[b] ^ x[c], 7);
+    x[a] += x[b], mix(d, a, 16);
+    x[c] += x[d], mix(b, c, 12);
+    x[a] += x[b], mix(d, a, 8);
+    x[c] += x[d], mix(b, c, 7);
   };
   for (int round = 0; round < 20; round += 2) {
     quarter(0, 4, 8, 12), quarter(1, 5, 9, 13), quarter(2, 6, 10, 14), quarter(3, 7, 11, 15);
@@ -70,7 +74,7 @@ struct random_stream {
 
   /// The ChaCha20 state of block `block`. The nonce is (substream and domain, step).
   template <class Word = std::uint32_t>
-  constexpr std::array<Word, 16> state(Word block) const {
+  constexpr std::array<Word, 16> state(const Word& block) const {
     std::array<Word, 16> s{};
     const std::uint32_t head[4] = {0x61707865u, 0x3320646eu, 0x79622d32u, 0x6b206574u};
     for (int i = 0; i < 4; ++i) s[i] = Word{} + head[i];

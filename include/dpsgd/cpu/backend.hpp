@@ -61,6 +61,9 @@ class backend {
   /// Elements from one row to the next of a matrix with `cols` columns.
   static constexpr std::size_t stride(std::size_t cols) { return padded(cols); }
 
+  /// A row's sum of n terms of one sign is within this relative error: each lane adds its share, then the lanes by pairs.
+  static constexpr double sum_error(std::size_t n) { return (static_cast<double>(n) / lanes + 6) * 0x1p-24; }
+
   /// n zeros in this backend's memory.
   template <class T>
   buffer<T> make(std::size_t n) const {
@@ -103,30 +106,31 @@ class backend {
   }
   /// norm2[r] += |m's row r|^2.
   void add_row_norms(matrix_view<const float> m, vector_view<float> norm2) const {
-    row_dots(m, m, [&](std::size_t r, float square) { norm2[r] += square; });
+    row_dots(m, m, [&](std::size_t first, std::size_t n, floats squares) { add_some(norm2.data + first, n, squares); });
   }
   /// norm2[r] += |dy_r|^2 (|x_r|^2 + 1): of the gradient dy_r x_r^T of a weight matrix and dy_r of its bias.
   void add_outer_norms(matrix_view<const float> x, matrix_view<const float> dy, vector_view<float> norm2) const {
     for (std::size_t first = 0; first < x.rows; first += lanes) {
       const auto n = std::min<std::size_t>(lanes, x.rows - first);
-      float squares[lanes];
+      floats of_x;
       const auto a = x.rows_of(first, n), d = dy.rows_of(first, n);
-      row_dots(a, a, [&](std::size_t r, float square) { squares[r] = square + 1.0f; });
-      row_dots(d, d, [&](std::size_t r, float square) { norm2[first + r] += square * squares[r]; });
+      row_dots(a, a, [&](std::size_t, std::size_t, floats squares) { of_x = squares + 1.0f; });
+      row_dots(d, d, [&](std::size_t, std::size_t, floats squares) { add_some(norm2.data + first, n, squares * of_x); });
     }
   }
   /// m's row r *= factor[r]; where factor[r] is 0 the row is assigned zero, so that not even a NaN survives.
   void scale_rows(vector_view<const float> factor, matrix_view<float> m) const {
     for (std::size_t r = 0; r < m.rows; ++r) {
       float* row = m.row(r);
-      if (factor[r] == 0.0f) std::fill_n(row, m.cols, 0.0f);
-      else
-        for (std::size_t c = 0; c < m.cols; c += lanes) store(row + c, load(row + c) * factor[r]);
+      for (std::size_t c = 0; c < m.cols; c += lanes) store(row + c, load(row + c) * factor[r]);
     }
+    clear_rows(factor, m);
   }
   /// Assigns zero to m's row r where factor[r] is 0.
   void clear_rows(vector_view<const float> factor, matrix_view<float> m) const {
-    if (std::find(factor.begin(), factor.begin() + m.rows, 0.0f) == factor.begin() + m.rows) return;
+    int zeros = 0;
+    for (std::size_t r = 0; r < m.rows; ++r) zeros += factor[r] == 0.0f;
+    if (zeros == 0) return;  // as good as always
     for (std::size_t r = 0; r < m.rows; ++r)
       if (factor[r] == 0.0f) std::fill_n(m.row(r), m.cols, 0.0f);
   }

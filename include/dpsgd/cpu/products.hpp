@@ -110,25 +110,35 @@ inline void multiply(operands o, std::size_t rows, std::size_t wide) {
 
 }  // namespace detail
 
-/// out(r, f(r-th sum)) for every row r: f(r, sum over the columns of a(r, c) * b(r, c)), `lanes` rows at a time. Every row is
-/// summed in one order. A row of b may serve all (stride 0). Padding must be zero in one of them.
+/// f(first, n, sums) for every `lanes` rows: lane i of sums is the sum over the columns of a(first + i, c) * b(first + i, c), for
+/// i < n. Every row is summed in one order. A row of b may serve all (stride 0). Padding must be zero in one of them.
 template <class F>
 [[gnu::always_inline]] inline void row_dots(matrix_view<const float> a, matrix_view<const float> b, F f) {
   for (std::size_t first = 0; first < a.rows; first += lanes) {
     const auto n = a.rows - first < lanes ? a.rows - first : lanes;
     floats sums[lanes]{};
-    for (std::size_t r = 0; r < n; ++r)
-      for (std::size_t c = 0; c < a.cols; c += lanes) sums[r] += load(a.row(first + r) + c) * load(b.row(first + r) + c);
-    const floats totals = sum_each(sums);
-    for (std::size_t r = 0; r < n; ++r) f(first + r, totals[r]);
+    for (std::size_t r = 0; r < n; ++r) {
+      const float *p = a.row(first + r), *q = b.row(first + r);
+      floats sum{};
+      for (std::size_t c = 0; c < a.cols; c += lanes) sum += load(p + c) * load(q + c);
+      sums[r] = sum;
+    }
+    f(first, n, sum_each(sums));
   }
+}
+
+/// to[i] += v[i] for i < n <= lanes.
+inline void add_some(float* to, std::size_t n, floats v) {
+  for (std::size_t i = 0; i < n; ++i) to[i] += v[i];
 }
 
 /// y (batch, out) = x (batch, in) W^T + bias. `weights` is W (out, in), `transposed` W^T (in, out); all rows padded.
 inline void product(matrix_view<const float> x, matrix_view<const float> weights, matrix_view<const float> transposed,
                     const float* bias, matrix_view<float> y) {
   if (y.cols == 1)  // one output would fill one lane of a vector: dot products instead
-    return row_dots(x, {weights.data, x.rows, x.cols, 0}, [&](std::size_t r, float sum) { y(r, 0) = sum + bias[0]; });
+    return row_dots(x, {weights.data, x.rows, x.cols, 0}, [&](std::size_t first, std::size_t n, floats sums) {
+      for (std::size_t i = 0; i < n; ++i) y(first + i, 0) = sums[i] + bias[0];
+    });
   detail::multiply({x.data, x.stride, 1, transposed.data, transposed.stride, y.data, y.stride, bias, 0, x.cols}, x.rows, y.cols);
 }
 

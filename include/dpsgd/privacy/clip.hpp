@@ -46,6 +46,6 @@ static_assert(clip_policy<no_clip>);
 
 /// Whether a clip bounds anything.
 template <class C>
-inline constexpr bool bounds = !std::same_as<decltype(std::declval<const C&>().sensitivity()), unbounded>;
+inline constexpr bool bounded = !std::same_as<decltype(std::declval<const C&>().sensitivity()), unbounded>;
 
 }  // namespace dpsgd

@@ -57,18 +57,24 @@ class clipped_sum_workspace {
   using memory = typename Backend::memory;
 
   /// `rows` a tile: by default what fits the cache. The result does not depend on it, bit for bit.
-  clipped_sum_workspace(Backend& backend, const Model& model, std::size_t rows)
-      : backend_(&backend), model_(&model), tape_(backend, model, rows), norm2_(backend.template make<float>(rows)),
-        factor_(backend.template make<float>(rows)), not_finite_(backend.template make<float>(rows)) {
+  clipped_sum_workspace(Backend& b, const Model& model, std::size_t rows)
+      : backend_(&b), model_(&model), tape_(b, model, rows), norm2_(b.template make<float>(rows)),
+        factor_(b.template make<float>(rows)), not_finite_(b.template make<float>(rows)) {
     for (const auto& shape : model.shapes()) {
       const auto stride = Backend::stride(shape.cols);
       // A product may write whole blocks: its rows and columns are those of the shape.
-      gradient_memory_.push_back(backend.template make<float>(shape.rows * stride));
+      gradient_memory_.push_back(b.template make<float>(shape.rows * stride));
       gradient_.push_back({gradient_memory_.back().data(), shape.rows, shape.cols, stride});
-      scratch_memory_.push_back(backend.template make<float>(shape.rows * stride));
+      scratch_memory_.push_back(b.template make<float>(shape.rows * stride));
       scratch_.push_back({scratch_memory_.back().data(), shape.rows, shape.cols, stride});
     }
-    for (const auto w : model.widths()) widest_ = std::max(widest_, w);
+    // By how much rounding may have made a norm too small: half the error of its square, |dy|^2 (|x|^2 + 1) added up over
+    // the layers; and by how much scaling and the product may make a contribution too large.
+    std::size_t widest = 1, additions = model.shapes().size() + 8;
+    for (const auto w : model.widths()) widest = std::max(widest, w);
+    if (!std::is_same_v<Norms, ghost_norms>)  // row by row of each tensor
+      for (const auto& shape : model.shapes()) additions += shape.rows;
+    shrink_ = 1.0 - Backend::sum_error(widest) - static_cast<double>(additions) * 0x1p-24;
   }
 
   /// sum (the parameters' order, unpadded) = the sum over `rows` of clip's factor times each one's gradient.
@@ -84,8 +90,12 @@ class clipped_sum_workspace {
       b.gather_rows(features, rows.part(first, n), tape_.value(0, n));
       b.gather_rows(labels, rows.part(first, n), tape_.labels(n));
       tape_.forward(weights, n);
-      tape_.backward(weights, n);
-      if constexpr (bounds<Clip>) clip_deltas(clip, n, skipped);
+      const vector_view<float, memory> norm2{norm2_.data(), n};
+      if constexpr (bounded<Clip>) b.zero(norm2);
+      tape_.backward(weights, n, [&](const auto& l, std::size_t tensor, auto x, auto dy) {
+        if constexpr (bounded<Clip>) add_norms(l, tensor, x, dy, norm2);
+      });
+      if constexpr (bounded<Clip>) clip_deltas(clip, norm2, skipped);
       tape_.each_parametric(n, [&](const auto& l, std::size_t tensor, auto x, auto dy) {
         l.gradient(b, x, dy, gradient_.data() + tensor);
       });
@@ -97,19 +107,24 @@ class clipped_sum_workspace {
  private:
   using matrix = matrix_view<float, memory>;
 
+  /// norm2[row] += the squared norm of one layer's gradient of that row.
+  template <class Layer>
+  void add_norms(const Layer& l, std::size_t tensor, matrix x, matrix dy, vector_view<float, memory> norm2) {
+    if constexpr (std::is_same_v<Norms, ghost_norms> && requires { l.norms(*backend_, x, dy, norm2); })
+      l.norms(*backend_, x, dy, norm2);
+    else materialise(l, tensor, x, dy, norm2);
+  }
+
   template <class Clip>
-  void clip_deltas(const Clip& clip, std::size_t n, double& skipped) {
+  void clip_deltas(const Clip& clip, vector_view<float, memory> norm2, double& skipped) {
     auto& b = *backend_;
-    const vector_view<float, memory> norm2{norm2_.data(), n}, factor{factor_.data(), n}, not_finite{not_finite_.data(), n};
-    b.zero(norm2);
-    tape_.each_parametric(n, [&](const auto& l, std::size_t tensor, auto x, auto dy) {
-      constexpr bool ghost = std::is_same_v<Norms, ghost_norms> && requires { l.norms(b, x, dy, norm2); };
-      if constexpr (ghost) l.norms(b, x, dy, norm2);
-      else materialise(l, tensor, x, dy, norm2);
-    });
-    const double bound = clip.sensitivity().value, shrink = 1.0 - static_cast<double>(widest_) * 0x1p-23;
-    b.each(n, detail::clip_factors<Clip, decltype(norm2), decltype(factor)>{clip, bound * shrink, shrink, norm2, factor, not_finite});
-    for (std::size_t i = 0; i < n; ++i) skipped += not_finite[i];
+    const auto n = norm2.size;
+    const vector_view<float, memory> factor{factor_.data(), n}, not_finite{not_finite_.data(), n};
+    b.each(n, detail::clip_factors<Clip, decltype(norm2), decltype(factor)>{clip, clip.sensitivity().value * shrink_, shrink_,
+                                                                            norm2, factor, not_finite});
+    int lost = 0;
+    for (std::size_t i = 0; i < n; ++i) lost += not_finite[i] > 0;
+    skipped += lost;
     tape_.each_parametric(n, [&](const auto&, std::size_t, auto x, auto dy) {
       b.clear_rows(factor, x);  // 0 x inf would be NaN in the product
       b.scale_rows(factor, dy);
@@ -137,7 +152,7 @@ class clipped_sum_workspace {
   owned norm2_, factor_, not_finite_;
   std::vector<owned> gradient_memory_, scratch_memory_;
   std::vector<matrix> gradient_, scratch_;
-  std::size_t widest_ = 1;
+  double shrink_;
 };
 
 }  // namespace dpsgd

@@ -25,7 +25,7 @@ class tape {
   using memory = typename Backend::memory;
   using matrix = matrix_view<float, memory>;
 
-  tape(Backend& backend, const Model& model, std::size_t rows) : backend_(&backend), model_(&model), rows_(rows) {
+  tape(Backend& b, const Model& model, std::size_t rows) : backend_(&b), model_(&model), rows_(rows) {
     const auto widths = model.widths();
     for (std::size_t i = 0; i < widths.size(); ++i) {
       if (i > 0 && works_in_place(i - 1)) {
@@ -53,15 +53,19 @@ class tape {
                  model_->layers()[i]);
   }
 
-  /// The deltas of all layers from the outputs and the labels of n rows. Ask `each_parametric` for what they mean.
-  template <class Weights>
-  void backward(const Weights& weights, std::size_t n) {
+  /// The deltas of all layers from the outputs and the labels of n rows. Calls f(layer, its first tensor, x, dy) for every
+  /// layer with parameters, last to first, as soon as its deltas are there and still in cache.
+  template <class Weights, class F>
+  void backward(const Weights& weights, std::size_t n, F f) {
     const auto last = model_->layers().size();
     model_->loss().gradient(*backend_, outputs(n), labels(n), delta(last, n));
-    for (std::size_t i = last; i-- > 1;)
+    for (std::size_t i = last; i-- > 0;)
       std::visit(
           [&](const auto& l) {
-            l.backward(*backend_, weights + model_->first_tensor(i), value(i, n), value(i + 1, n), delta(i + 1, n), delta(i, n));
+            if constexpr (layer_with_parameters<std::decay_t<decltype(l)>>)
+              f(l, model_->first_tensor(i), value(i, n), delta(i + 1, n));
+            if (i > 0)
+              l.backward(*backend_, weights + model_->first_tensor(i), value(i, n), value(i + 1, n), delta(i + 1, n), delta(i, n));
           },
           model_->layers()[i]);
   }
@@ -97,12 +101,13 @@ class tape {
   matrix labels_;
 };
 
-/// How many rows a tile has: at most 120, fewer for wide models, so that the activations and deltas stay in a core's cache.
+/// How many rows a tile has: at most 60, so that what a pass writes is still in the first-level cache when the next one reads
+/// it; fewer for wide models, whose tiles should stay in the second-level cache. A multiple of 12, the product's block.
 template <class Model>
 std::size_t tile_rows(const Model& model, std::size_t cache_bytes = std::size_t{1} << 20) {
   std::size_t floats = 0;
   for (const auto w : model.widths()) floats += 2 * w;
-  return std::clamp<std::size_t>(cache_bytes / (floats * sizeof(float)) / 12 * 12, 12, 120);
+  return std::clamp<std::size_t>(cache_bytes / (floats * sizeof(float)) / 12 * 12, 12, 60);
 }
 
 }  // namespace dpsgd

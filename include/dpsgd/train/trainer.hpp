@@ -22,12 +22,16 @@
 #include <utility>
 #include <vector>
 
+#include "dpsgd/accounting/calibrate.hpp"
 #include "dpsgd/accounting/claim.hpp"
 #include "dpsgd/accounting/events.hpp"
 #include "dpsgd/accounting/rdp.hpp"
+#include "dpsgd/allreduce/circulant.hpp"
 #include "dpsgd/comm/communicator.hpp"
 #include "dpsgd/comm/execute.hpp"
+#include "dpsgd/concepts.hpp"
 #include "dpsgd/core/buffer.hpp"
+#include "dpsgd/core/digest.hpp"
 #include "dpsgd/core/error.hpp"
 #include "dpsgd/core/random.hpp"
 #include "dpsgd/optim/schedules.hpp"
@@ -41,10 +45,6 @@
 #include "dpsgd/train/release.hpp"
 
 namespace dpsgd {
-
-/// The backend of a trainer that names none. Only an umbrella header says which (dpsgd.hpp: cpu::backend).
-template <class = void>
-struct default_backend;
 
 /// What a step with these policies is, as an accountant sees it; refused_event where they do not go together.
 template <class Clip, class Noise, class Sampling>
@@ -109,7 +109,7 @@ struct is_allreduce : std::bool_constant<allreduce_policy<T>> {};
 template <class T>
 struct is_norms : std::bool_constant<std::same_as<T, ghost_norms> || std::same_as<T, materialised_norms>> {};
 template <class T>
-struct is_backend : std::bool_constant<requires(T b) { b.template make<float>(1); typename T::weights; }> {};
+struct is_backend : std::bool_constant<backend<T>> {};
 
 template <class T>
 inline constexpr int roles = is_world<T>::value + is_clip<T>::value + is_noise<T>::value + is_sampling<T>::value +
@@ -215,7 +215,7 @@ void trainer<Policies...>::check(std::uint64_t all, const fit_options& o) {
   if constexpr (requires { sampling.rate; })
     require(sampling.rate > 0 && sampling.rate <= 1, "the sampling rate must lie in (0, 1]; got ", sampling.rate);
   const auto& clip = get<detail::is_clip>(no_clip_);
-  if constexpr (bounds<clip_type>)
+  if constexpr (bounded<clip_type>)
     require(clip.sensitivity().value > 0 && clip.sensitivity().value < std::numeric_limits<double>::infinity(),
             "the clip bound must be positive and finite; got ", clip.sensitivity().value);
   const auto& noise = get<detail::is_noise>(no_noise_);
@@ -234,7 +234,7 @@ template <class Model, class Records>
 fit_report trainer<Policies...>::fit(Model& model, const Records& data, const fit_options& o) {
   using clock = std::chrono::steady_clock;
   auto& world = get<detail::is_world>(single_);
-  auto& backend = get<detail::is_backend>(backend_);
+  auto& b = get<detail::is_backend>(backend_);
   const auto& clip = get<detail::is_clip>(no_clip_);
   const auto& noise = get<detail::is_noise>(no_noise_);
   const auto& sampling = get<detail::is_sampling>(sampling_);
@@ -249,7 +249,7 @@ fit_report trainer<Policies...>::fit(Model& model, const Records& data, const fi
   const event_type step = event();
   const double expected = sampling.expected_batch(data.all());
   double sensitivity = 0;
-  if constexpr (bounds<clip_type>) sensitivity = clip.sensitivity().value;
+  if constexpr (bounded<clip_type>) sensitivity = clip.sensitivity().value;
 
   // One vector travels: the parameters' coordinates, then the wish to stop.
   const std::size_t size = model.parameters().size(), stop_at = size, length = size + 1;
@@ -271,12 +271,16 @@ fit_report trainer<Policies...>::fit(Model& model, const Records& data, const fi
   fit_report report;
   report.target_steps = o.steps;
   if (o.target_epsilon) {
-    const auto most = steps_within(accountant, step, *o.target_epsilon, o.delta);
+    const auto most = most_steps({*o.target_epsilon, o.delta}, step, accountant);
     report.target_steps = o.steps > 0 ? std::min(o.steps, most) : most;
     require(report.target_steps > 0, "not even one step fits epsilon = ", *o.target_epsilon, " at delta = ", o.delta,
             "; raise the noise multiplier or lower the sampling rate");
   }
-  if (root && o.journal) o.journal->begin(state, step, report.target_steps);
+  const exposure exposed{.insecure_seed = o.insecure_seed.has_value()};
+  if (root && o.journal) {
+    if (exposed.any()) o.journal->begin(state, no_privacy_event{exposed}, report.target_steps, accountant);
+    else o.journal->begin(state, step, report.target_steps, accountant);
+  }
   random_key key = o.insecure_seed ? random_key::from_seed(*o.insecure_seed) : root ? random_key::fresh() : random_key{};
   key = broadcast_value(world, key);
   const auto begun_at = broadcast_value(world, state.step);
@@ -285,8 +289,8 @@ fit_report trainer<Policies...>::fit(Model& model, const Records& data, const fi
   report.target_steps = broadcast_value(world, report.target_steps);
 
   typename backend_type::weights weights(model.shapes());
-  backend.weights_changed(weights, parameters.data());
-  clipped_sum_workspace<backend_type, Model, norms_type> clipped_sum(backend, model, tile_rows(model));
+  b.weights_changed(weights, parameters.data());
+  clipped_sum_workspace<backend_type, Model, norms_type> clipped_sum(b, model, tile_rows(model));
   const auto features = data.features();
   const matrix_view<const float> labels{data.labels().data(), data.labels().size(), 1, 1};
   std::vector<std::uint32_t> rows;
@@ -295,7 +299,7 @@ fit_report trainer<Policies...>::fit(Model& model, const Records& data, const fi
 
   // All ranks together: the digest of the parameters is compared, and rank 0 writes.
   const auto checkpoint = [&] {
-    const auto digests = gather_all(world, bits_digest(parameters.data(), size));
+    const auto digests = gather_all(world, digest_of(parameters.data(), size * sizeof(float)));
     for (const auto& d : digests) require(d == digests[0], "the ranks' parameters differ: a broken allreduce or memory");
     for (auto* m : moments) run.gather(m);
     if (root && o.journal) {
@@ -335,23 +339,23 @@ fit_report trainer<Policies...>::fit(Model& model, const Records& data, const fi
       if (mine.first <= stop_at && stop_at < mine.first + mine.count) parameters[stop_at] = sum[stop_at];
       run.gather(parameters.data());
       stop = parameters[stop_at] > 0;
-      backend.weights_changed(weights, parameters.data());
+      b.weights_changed(weights, parameters.data());
       if (o.checkpoint_every > 0 && (at + 1) % o.checkpoint_every == 0 && at + 1 < report.target_steps && !stop) {
         ++at;
         checkpoint();
-        --at;
+        granted = at--;  // what was reserved beyond is returned
       }
     } catch (const peer_lost& e) {
       throw peer_lost(text("in step ", at + 1, ": ", e.what()));
     } catch (const interrupted& e) {
       throw interrupted(text("in step ", at + 1, ": ", e.what()));
     }
-    if (root && o.on_progress && (at % 64 == 0 || at + 1 == report.target_steps)) {
+    if (root && o.on_progress) {
       const auto now = clock::now();
       if (std::chrono::duration<double>(now - last_progress).count() >= o.progress_every || at + 1 == report.target_steps) {
         last_progress = now;
         o.on_progress({at + 1, report.target_steps, std::chrono::duration<double>(now - start).count(),
-                       make_claim(spent(at + 1), step, o.delta).epsilon});
+                       make_claim(spent(at + 1), step, o.delta, exposed).epsilon});
       }
     }
   }
@@ -366,7 +370,7 @@ fit_report trainer<Policies...>::fit(Model& model, const Records& data, const fi
   dpsgd::sum(world, std::span<double>(counts));
   report.not_finite = {counts[0]};
   report.records = {counts[1]};
-  report.claim = make_claim(spent(at), step, o.delta, exposure{.insecure_seed = o.insecure_seed.has_value()});
+  report.claim = make_claim(spent(at), step, o.delta, exposed);
   return report;
 }
 

@@ -1,0 +1,278 @@
+/// The Renyi accountant: it adds up moments of the privacy loss, order by order, and turns them into epsilon.
+///
+/// For neighbouring data sets let A and B be the two laws of what a step releases. Its moment at order alpha is
+///   log_moment(alpha) = ln E_B[(A/B)^alpha] = (alpha - 1) D_alpha(A || B).
+/// Moments of independent steps add up (Mironov 2017), and at any order alpha > 1
+///   epsilon = moment/(alpha - 1) + ln(1 - 1/alpha) - ln(delta alpha)/(alpha - 1)
+/// holds at delta (Balle et al. 2020, theorem 21; Canonne, Kamath and Steinke 2020, proposition 12). Every order gives
+/// a valid epsilon; the accountant takes the smallest.
+///
+/// Only the direction A || B ("remove": A is the law that has the row) is computed. For the Poisson-sampled Gaussian it
+/// is the larger one at every order (Mironov, Talwar and Zhang 2019, theorem 5).
+#pragma once
+
+#include <algorithm>
+#include <any>
+#include <cmath>
+#include <concepts>
+#include <cstdint>
+#include <functional>
+#include <limits>
+#include <map>
+#include <string_view>
+#include <vector>
+
+#include "dpsgd/accounting/events.hpp"
+
+namespace dpsgd {
+
+/// The moment of one Gaussian release: order (order - 1) / (2 multiplier^2).
+template <class Adjacency>
+double log_moment(const gaussian_event<Adjacency>& event, double order) {
+  return order * (order - 1) / (2 * event.multiplier * event.multiplier);
+}
+
+namespace detail {
+
+/// ln(M - 1) for the moment M = E[R^alpha] of the Poisson-sampled Gaussian, by quadrature. With z a standard normal
+///   R = 1 - q + q e^t,  t = (z - 1/(2s))/s.
+/// E[R] = 1, so M - 1 = E[R^alpha - 1 - alpha (R - 1)], whose integrand is never negative: nothing cancels, and M - 1
+/// is known to full relative precision even where it is 1e-20.
+class sampled_gaussian_moment {
+ public:
+  sampled_gaussian_moment(double q, double s, double alpha) : q_(q), log_q_(std::log(q)), s_(s), alpha_(alpha) {
+    // z where R = 1, and where R turns from (1 - q) to q e^t. Between them the integrand is as rough as e^{z/s}; its
+    // nearest singularities (R = 0) lie at turn +- i pi s.
+    one_ = 1 / (2 * s);
+    turn_ = one_ + s * (std::log1p(-q) - log_q_);
+    const double far = std::max(alpha, 2.0) / s;  // beyond it the integrand falls as a Gaussian
+    for (const double z : {0.0, alpha / s, 2 / s}) peak_ = std::max(peak_, log_integrand(z));
+    integrate(-reach, one_);
+    integrate(one_, std::max(one_, far) + reach);
+  }
+
+  double log_excess() const { return peak_ + std::log(sum_ * 0.398942280401432678); }  // 1/sqrt(2 pi)
+
+ private:
+  static constexpr double reach = 14;   // the tail beyond it is e^-98
+  static constexpr double ignore = 40;  // parts that are e^-40 of the largest value seen are left out
+
+  /// R - 1; infinite where it would overflow.
+  double ratio_less_one(double t) const {
+    if (t < 50) return q_ * std::expm1(t);
+    return std::exp(t + log_q_);  // q itself is e^-50 of it
+  }
+
+  /// ln R.
+  double log_ratio(double t) const {
+    const double u = ratio_less_one(t);
+    return u < 1e300 ? std::log1p(u) : t + log_q_;
+  }
+
+  /// ln(R^alpha - 1 - alpha (R - 1)) - z^2/2.
+  double log_integrand(double z) const {
+    const double t = (z - one_) / s_, u = ratio_less_one(t), gauss = -z * z / 2, a = alpha_;
+    if (std::abs(u) <= 0.25 && a * std::abs(u) <= 1) {  // the binomial series, from its second-order term on
+      double term = 1, series = 1;
+      for (int k = 3; std::abs(term) > 1e-17 * series; ++k) series += term *= (a - k + 1) * u / k;
+      return std::log(a * (a - 1) / 2 * series) + 2 * std::log(std::abs(u)) + gauss;
+    }
+    const double l = log_ratio(t);
+    if (a * l <= 30) return std::log(std::expm1(a * l) - a * u) + gauss;
+    return a * l + std::log1p((a - 1) * std::exp(-a * l) - a * std::exp((1 - a) * l)) + gauss;
+  }
+
+  /// No value of log_integrand on [a, b] is above this. [a, b] lies on one side of `one_`.
+  double bound(double a, double b) const {
+    if (b <= one_) {  // the excess falls with z
+      const double nearest = a <= 0 && b >= 0 ? 0 : std::min(std::abs(a), std::abs(b));
+      return log_integrand(a) + a * a / 2 - nearest * nearest / 2;
+    }
+    const double left = alpha_ * log_ratio((a - one_) / s_), right = alpha_ * log_ratio((b - one_) / s_);
+    const double slope = (right - left) / (b - a);
+    const double top = std::clamp(slope, a, b);  // R^alpha is log-convex: it lies below its chord
+    return left + slope * (top - a) - top * top / 2;
+  }
+
+  /// Halves [a, b] until a panel is negligible, or so narrow that 16 Gauss-Legendre nodes are exact to rounding.
+  void integrate(double a, double b) {
+    if (!(a < b) || bound(a, b) < peak_ - ignore) return;
+    const double from = std::min(one_, turn_), to = std::max(one_, turn_);
+    const double distance = std::max({0.0, from - b, a - to});  // to where the integrand is rough
+    const double half = (b - a) / 2, middle = a + half;
+    if (half > std::min(1.5, std::max(2 * s_, 0.7 * distance))) {
+      integrate(a, middle);
+      integrate(middle, b);
+    } else {
+      panel(middle, half);
+    }
+  }
+
+  void panel(double middle, double half) {
+    static constexpr double nodes[8] = {0.989400934991649933, 0.944575023073232576, 0.865631202387831744,
+                                        0.755404408355003034, 0.617876244402643748, 0.458016777657227386,
+                                        0.281603550779258913, 0.0950125098376374402};
+    static constexpr double weights[8] = {0.0271524594117540949, 0.0622535239386478929, 0.0951585116824927848,
+                                          0.124628971255533872,  0.149595988816576732,  0.169156519395002538,
+                                          0.182603415044923589,  0.189450610455068496};
+    double values[16], top = peak_;
+    for (int i = 0; i < 16; ++i) {
+      values[i] = log_integrand(middle + (i % 2 ? half : -half) * nodes[i / 2]);
+      top = std::max(top, values[i]);
+    }
+    sum_ *= std::exp(peak_ - top);
+    peak_ = top;
+    for (int i = 0; i < 16; ++i) sum_ += half * weights[i / 2] * std::exp(values[i] - peak_);
+  }
+
+  double q_, log_q_, s_, alpha_, one_, turn_;
+  double peak_ = -std::numeric_limits<double>::infinity();  // the largest log_integrand seen
+  double sum_ = 0;                                          // the integral so far, times e^-peak_
+};
+
+}  // namespace detail
+
+/// The moment of a Gaussian release on a Poisson batch, for a real order > 1, to a relative error below 1e-12 (tested;
+/// measured 1.2e-14). Where order/multiplier exceeds 1e7 it answers the moment without sampling, which is never
+/// smaller. Cost: 10 to 50 us, at worst 0.3 ms.
+template <class Adjacency>
+double log_moment(const poisson_sampled<gaussian_event<Adjacency>>& event, double order) {
+  const double q = event.rate, s = event.event.multiplier;
+  if (q == 0 || std::isinf(s)) return 0;
+  if (q == 1 || order > 1e7 * s) return log_moment(event.event, order);
+  const double log_excess = detail::sampled_gaussian_moment(q, s, order).log_excess();
+  return std::max(log_excess, 0.0) + std::log1p(std::exp(-std::abs(log_excess)));  // ln(1 + e^log_excess)
+}
+
+/// An event whose moment is known at every real order from 1.01 up (ADL finds the user's own log_moment, too). Where it
+/// is known at integer orders alone, the chord between two of them is a valid answer, because moments are convex.
+template <class E>
+concept has_moments = privacy_event<E> && requires(const E& e, double order) {
+  { log_moment(e, order) } -> std::convertible_to<double>;
+};
+
+/// Adds up events under zero-out adjacency by their Renyi moments. Any mixture of events composes.
+///   add    O(number of distinct events), which is O(1) for a run
+///   spent  about 40 moments of each distinct event the first time (1 ms), later about 11 (0.3 ms): moments are kept
+/// A value: copies are independent. Calls of spent() on one object must not overlap (it remembers moments).
+class rdp_accountant {
+ public:
+  static constexpr std::string_view name = "RDP";
+
+  struct result {
+    double epsilon;  // >= 0, perhaps infinite
+    double order;    // where the minimum was found; NaN where none was needed (epsilon is 0 or infinite)
+  };
+
+  /// `steps` releases of `event`. Throws dpsgd::error on impossible numbers (NaN, a rate above 1, ...).
+  template <has_moments Event>
+  requires std::same_as<typename Event::adjacency, zero_out>
+  void add(const Event& event, std::uint64_t steps) {
+    event.check();
+    if (steps == 0 || event.is_free()) return;
+    const auto same = [&](const entry& e) {
+      const auto* known = std::any_cast<Event>(&e.event);
+      return known && *known == event;
+    };
+    auto found = std::find_if(entries_.rbegin(), entries_.rend(), same);
+    if (found != entries_.rend()) {
+      found->steps += static_cast<double>(steps);
+    } else {
+      entries_.push_back(
+          {event, [event](double order) { return log_moment(event, order); }, static_cast<double>(steps), {}});
+    }
+  }
+
+  /// A step without protection: epsilon is infinite from now on.
+  void add(const no_privacy_event& event, std::uint64_t steps) {
+    event.check();
+    exposed_ = exposed_ || steps > 0;
+  }
+
+  /// The smallest epsilon, over the orders, that holds at `delta`; never negative. Edges: nothing spent gives 0, also
+  /// at delta = 0; else delta = 0 gives infinity (a Gaussian's loss is unbounded), as does a multiplier of 0; delta >=
+  /// 1 gives 0. Moments seldom show that delta alone suffices: where the true epsilon is 0 this one may be small, not
+  /// 0. Throws dpsgd::error when delta is negative or NaN.
+  result spent(double delta) const {
+    require(delta >= 0, "delta must be a number >= 0; got ", delta);
+    constexpr double none = std::numeric_limits<double>::quiet_NaN(),
+                     infinity = std::numeric_limits<double>::infinity();
+    if ((entries_.empty() && !exposed_) || delta >= 1) return {0, none};
+    if (exposed_ || delta == 0) return {infinity, none};
+
+    // (moment - ln delta + x ln x - (1+x) ln(1+x))/x with x = order - 1: a convex numerator over x, so it falls and
+    // then rises, and halving finds the minimum on the grid. The halves are always the same: later calls know their
+    // moments.
+    int low = lowest, high = highest;
+    while (low < high) {
+      const int middle = low + (high - low) / 2;
+      if (on_grid(middle + 1, delta) < on_grid(middle, delta)) low = middle + 1;
+      else high = middle;
+    }
+    result best{on_grid(low, delta), 1 + order_less_one(low)};
+    if (!(best.epsilon < infinity)) return {infinity, none};
+
+    // Between its neighbours on the grid: golden sections. Where sampling stops to protect, moments bend within less
+    // than a cell of the grid.
+    const auto at = [&](double k) {
+      const double x = order_less_one(k);
+      double total = 0;
+      for (const auto& e : entries_) total += e.steps * e.moment(1 + x);
+      const double epsilon = convert(total, x, delta);
+      if (epsilon < best.epsilon) best = {epsilon, 1 + x};
+      return epsilon;
+    };
+    constexpr double golden = 0.618033988749894848;
+    double from = std::max(low - 1, lowest), to = std::min(low + 1, highest);
+    double a = to - golden * (to - from), b = from + golden * (to - from), at_a = at(a), at_b = at(b);
+    for (int section = 0; section < 9; ++section) {
+      if (at_a < at_b) {
+        to = b, b = a, at_b = at_a;
+        at_a = at(a = to - golden * (to - from));
+      } else {
+        from = a, a = b, at_a = at_b;
+        at_b = at(b = from + golden * (to - from));
+      }
+    }
+    return {std::max(best.epsilon, 0.0), best.order};
+  }
+
+ private:
+  /// The grid of orders is 1 + 2^(k/512), from 1.01 to 1 + 2^24.
+  static constexpr int cells = 512, lowest = -3401, highest = 24 * cells;
+  static double order_less_one(double k) { return std::exp2(k / cells); }
+
+  /// Added to every moment, relative: more than the error of computing it, so that no answer is too small.
+  static constexpr double margin = 1e-9;
+
+  struct entry {
+    std::any event;
+    std::function<double(double order)> moment;
+    double steps;
+    std::map<int, double> known;  // k -> moment of one step
+  };
+
+  /// The moment of all steps at order 1 + x -> epsilon at delta.
+  static double convert(double moment, double x, double delta) {
+    return moment * (1 + margin) / x - std::log1p(1 / x) - (std::log(delta) + std::log1p(x)) / x;
+  }
+
+  double on_grid(int k, double delta) const {
+    const double x = order_less_one(k);
+    double total = 0;
+    for (auto& e : entries_) {
+      auto [at, is_new] = e.known.try_emplace(k);
+      if (is_new) at->second = e.moment(1 + x);
+      total += e.steps * at->second;
+    }
+    return convert(total, x, delta);
+  }
+
+  mutable std::vector<entry> entries_;
+  bool exposed_ = false;
+};
+static_assert(accounts<rdp_accountant, gaussian_event<zero_out>>);
+static_assert(accounts<rdp_accountant, poisson_sampled<gaussian_event<zero_out>>>);
+static_assert(accounts<rdp_accountant, no_privacy_event>);
+
+}  // namespace dpsgd

@@ -1,0 +1,172 @@
+/// What a communicator is: a rank among `size`, that exchanges messages with the others in rounds. Broadcast, barrier
+/// and the small collectives are made of exchange. `single` is the communicator of a program that is alone.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <type_traits>
+#include <vector>
+
+#include "dpsgd/core/error.hpp"
+
+namespace dpsgd {
+
+/// One message to be sent: `bytes` bytes from `data` to rank `to`.
+struct outgoing {
+  int to;
+  const void* data;
+  std::size_t bytes;
+};
+
+/// One message to be received: exactly `bytes` bytes into `data` from rank `from`.
+struct incoming {
+  int from;
+  void* data;
+  std::size_t bytes;
+};
+
+/// A rank did not answer within the deadline: it is dead, stopped, or doing something else.
+class peer_lost : public error {
+ public:
+  using error::error;
+};
+
+/// A wait was given up because the program was asked to stop (Ctrl-C, SIGTERM).
+class interrupted : public error {
+ public:
+  using error::error;
+};
+
+/// exchange posts all sends and receives of a round, then waits for all. At most one message to each peer and one from
+/// each in a call, none to oneself; a message of zero bytes is a message too. Sizes must agree at both ends. When a
+/// wait is in vain it throws peer_lost or interrupted, and the communicator is of no further use.
+template <class World>
+concept communicator = requires(World& world, std::span<const outgoing> sends, std::span<const incoming> receives) {
+  { world.rank() } -> std::convertible_to<int>;
+  { world.size() } -> std::convertible_to<int>;
+  world.exchange(sends, receives);
+};
+
+/// What travels: anything whose bytes are its value.
+template <class T>
+concept transportable = std::is_trivially_copyable_v<T>;
+
+/// The communicator of a program that is alone.
+class single {
+ public:
+  static constexpr int rank() { return 0; }
+  static constexpr int size() { return 1; }
+  static void exchange(std::span<const outgoing> sends, std::span<const incoming> receives) {
+    require(sends.empty() && receives.empty(), "a single rank has nobody to exchange messages with");
+  }
+  /// There is nothing to wait for; accepted so that one program serves every communicator.
+  static constexpr void deadline(double /*seconds*/) {}
+  static constexpr void stop_flag(const std::atomic<bool>* /*flag*/, double /*grace*/ = 0.3) {}
+};
+static_assert(communicator<single>);
+
+/// Root's values, at every rank. Every rank gives a span of the same length. ceil(log2 P) rounds (a binomial tree).
+template <communicator World, transportable T>
+requires(!std::is_const_v<T>) void broadcast(World& world, std::span<T> values, int root = 0) {
+  const int size = world.size(), me = (world.rank() - root + size) % size;  // ranks as seen from the root
+  require(root >= 0 && root < size, "broadcast: there is no rank ", root);
+  for (int have = 1; have < size; have *= 2) {  // members 0 .. have-1 have it
+    const auto peer = [&](int other) { return (other + root) % size; };
+    if (me < have && me + have < size) {
+      const outgoing send{peer(me + have), values.data(), values.size_bytes()};
+      world.exchange({&send, 1}, {});
+    } else if (me >= have && me < 2 * have) {
+      const incoming receive{peer(me - have), values.data(), values.size_bytes()};
+      world.exchange({}, {&receive, 1});
+    }
+  }
+}
+
+/// Root's value, at every rank.
+template <communicator World, transportable T>
+T broadcast_value(World& world, T value, int root = 0) {
+  broadcast(world, std::span<T>(&value, 1), root);
+  return value;
+}
+
+/// Every rank's values one after the other, in rank order, at every rank. All give the same number of them. For small
+/// things: one round, in which everybody writes to everybody.
+template <communicator World, transportable T>
+std::vector<T> gather_all(World& world, std::span<const T> values) {
+  static_assert(!std::is_same_v<T, bool>, "dpsgd: gather_all of bool: use char or int");
+  const auto size = static_cast<std::size_t>(world.size()), me = static_cast<std::size_t>(world.rank());
+  std::vector<T> all(size * values.size());
+  std::copy(values.begin(), values.end(), all.begin() + static_cast<std::ptrdiff_t>(me * values.size()));
+  std::vector<outgoing> sends;
+  std::vector<incoming> receives;
+  for (std::size_t i = 1; i < size; ++i) {
+    const std::size_t to = (me + i) % size, from = (me + size - i) % size;
+    sends.push_back({static_cast<int>(to), values.data(), values.size_bytes()});
+    receives.push_back({static_cast<int>(from), all.data() + from * values.size(), values.size_bytes()});
+  }
+  world.exchange(sends, receives);
+  return all;
+}
+
+/// Every rank's value, in rank order, at every rank.
+template <communicator World, transportable T>
+std::vector<T> gather_all(World& world, const T& value) {
+  return gather_all(world, std::span<const T>(&value, 1));
+}
+
+/// values[i] becomes op over the ranks' values[i], folded in rank order: the same bits on every rank. For a few values.
+template <communicator World, transportable T, class Op>
+void fold_all(World& world, std::span<T> values, Op op) {
+  const auto all = gather_all(world, std::span<const T>(values));
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    T result = all[i];
+    for (std::size_t at = i + values.size(); at < all.size(); at += values.size()) result = op(result, all[at]);
+    values[i] = result;
+  }
+}
+
+/// The sum over all ranks of a number (double, std::int64_t, ...), the same bits on every rank.
+template <communicator World, class T>
+requires std::is_arithmetic_v<T> T sum(World& world, T value) {
+  fold_all(world, std::span<T>(&value, 1), [](T a, T b) { return static_cast<T>(a + b); });
+  return value;
+}
+
+/// Element by element, for a few numbers.
+template <communicator World, class T>
+requires std::is_arithmetic_v<T>
+void sum(World& world, std::span<T> values) {
+  fold_all(world, values, [](T a, T b) { return static_cast<T>(a + b); });
+}
+
+/// The largest over all ranks.
+template <communicator World, class T>
+requires std::is_arithmetic_v<T> T max(World& world, T value) {
+  fold_all(world, std::span<T>(&value, 1), [](T a, T b) { return a < b ? b : a; });
+  return value;
+}
+
+/// Element by element, for a few numbers.
+template <communicator World, class T>
+requires std::is_arithmetic_v<T>
+void max(World& world, std::span<T> values) {
+  fold_all(world, values, [](T a, T b) { return a < b ? b : a; });
+}
+
+/// Nobody leaves before everybody has come. ceil(log2 P) rounds of empty messages (dissemination).
+template <communicator World>
+void barrier(World& world) {
+  const int size = world.size(), me = world.rank();
+  for (int distance = 1; distance < size; distance *= 2) {
+    const outgoing send{(me + distance) % size, nullptr, 0};
+    const incoming receive{(me - distance + size) % size, nullptr, 0};
+    world.exchange({&send, 1}, {&receive, 1});
+  }
+}
+
+}  // namespace dpsgd

@@ -1,0 +1,291 @@
+/// Executes schedules: a bound allreduce is an algorithm, a communicator and a length, prepared once and run many
+/// times.
+///
+///   auto all = dpsgd::bind<float>(dpsgd::allreduce::circulant{}, world, n);   // plans, and allocates everything
+///   all.reduce(v);   // v[all.mine()] is the sum over all ranks
+///   ...              // the owner works on its shard
+///   all.gather(v);   // every rank has every owner's shard
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstring>
+#include <span>
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "dpsgd/allreduce/any.hpp"
+#include "dpsgd/allreduce/native.hpp"
+#include "dpsgd/allreduce/schedule.hpp"
+#include "dpsgd/comm/communicator.hpp"
+#include "dpsgd/core/error.hpp"
+
+namespace dpsgd {
+
+/// `count` elements from element `first` on.
+struct element_range {
+  std::size_t first, count;
+  friend constexpr bool operator==(element_range, element_range) = default;
+};
+
+/// to[i] += from[i]. The two do not overlap. Lumps of a fixed length, because g++ -O2 vectorises no other loop.
+template <class T>
+void add(T* __restrict to, const T* __restrict from, std::size_t n) {
+  constexpr std::size_t lump = 64;
+  std::size_t i = 0;
+  for (; i + lump <= n; i += lump)
+    for (std::size_t k = 0; k < lump; ++k) to[i + k] += from[i + k];
+  for (; i < n; ++i) to[i] += from[i];
+}
+
+/// A schedule bound to a communicator and to vectors of n elements. Reductions are in place and repeat bit by bit.
+/// Cost of making one: every rank derives all arrows. Nothing is allocated afterwards.
+template <class T, communicator World>
+requires std::is_arithmetic_v<T>
+class bound_schedule {
+ public:
+  /// The world must outlive this. Up to 64 ranks the schedule is verified first: throws dpsgd::error with the flaw.
+  bound_schedule(const allreduce::schedule& s, World& world, std::size_t n)
+      : world_(&world), n_(n), blocks_(s.blocks), scattered_(s.scattered) {
+    require(s.size == world.size(), "a schedule for ", s.size, " members cannot run on ", world.size(), " ranks");
+    if (s.size <= 64)
+      if (const auto v = verify(s); !v)
+        fail("this allreduce algorithm is wrong for ", s.size, " members: ", describe(v.flaw), " (round ", v.round,
+             ", rank ", v.rank, ", block ", v.block, "; -1: does not apply)");
+    const auto own = owned(s, world.rank());
+    mine_.first = start(own.first);
+    mine_.count = start(own.first + own.count) - mine_.first;
+    prepare(plan_for(world.rank(), s.reduce), reduce_);
+    prepare(plan_for(world.rank(), s.gather), gather_);
+  }
+
+  /// The elements that this rank owns after reduce: all n for whole algorithms and for one rank.
+  element_range mine() const { return mine_; }
+  /// Whether ranks own different shards between reduce and gather.
+  bool scattered() const { return scattered_; }
+
+  /// v: n elements. Afterwards v[mine()] holds the sum over all ranks; without shards all of v, with the same bits on
+  /// all ranks. What else v holds then is of no use. All ranks must call it.
+  void reduce(T* v) { play(reduce_, v); }
+  /// v: n elements. Afterwards v holds every owner's v[mine()]. Nothing to do without shards. All ranks must call it.
+  void gather(T* v) { play(gather_, v); }
+  /// Both: v becomes the sum over all ranks, with the same bits on all of them.
+  void all_reduce(T* v) { reduce(v), gather(v); }
+
+ private:
+  // Places are in elements: in v, or in the staging buffer.
+  struct stretch {  // consecutive elements to be copied or added
+    std::size_t to, from, count;
+    bool to_staging = false;  // of additions: into the staging buffer rather than v
+  };
+  struct wire {  // one message
+    int peer;
+    std::size_t at, count;
+    bool staged;
+  };
+  struct step {  // one round, as this rank sees it
+    std::vector<wire> sends, receives;
+    std::vector<stretch> pack;    // v -> staging, before
+    std::vector<stretch> add;     // staging -> v or staging, after
+    std::vector<stretch> unpack;  // staging -> v, after
+  };
+
+  std::size_t start(int block) const { return allreduce::block_start(n_, blocks_, block); }
+
+  // visit(block, its first element, its length, then) for the blocks of a message that are not empty, as they are
+  // packed.
+  template <class Visit>
+  void each_block(const allreduce::message& m, Visit visit) const {
+    for (const auto& p : m.pieces)
+      for (int i = 0; i < p.blocks.count; ++i) {
+        const int b = (p.blocks.first + i) % blocks_;
+        if (const auto length = start(b + 1) - start(b)) visit(b, start(b), length, p.then);
+      }
+  }
+
+  // Appends a stretch, or lengthens the last one when both go on where it ends.
+  static void join(std::vector<stretch>& list, const stretch& next) {
+    if (!list.empty()) {
+      stretch& last = list.back();
+      if (last.to + last.count == next.to && last.from + last.count == next.from &&
+          last.to_staging == next.to_staging) {
+        last.count += next.count;
+        return;
+      }
+    }
+    list.push_back(next);
+  }
+
+  void prepare(const std::vector<allreduce::plan_round>& plan, std::vector<step>& steps) {
+    std::size_t most_sends = 0, most_receives = 0;
+    for (const auto& round : plan) {
+      step s;
+      std::size_t staged = 0;
+      for (const auto& m : round.sends) {
+        std::vector<stretch> parts;
+        std::size_t count = 0;
+        each_block(m, [&](int, std::size_t at, std::size_t length, allreduce::on_receive) {
+          join(parts, {staged + count, at, length});
+          count += length;
+        });
+        if (parts.size() == 1) s.sends.push_back({m.peer, parts[0].from, count, false});
+        else if (count > 0) {
+          s.pack.insert(s.pack.end(), parts.begin(), parts.end());
+          s.sends.push_back({m.peer, staged, count, true});
+          staged += count;
+        }
+      }
+      prepare_receives(round, s, staged);
+      if (s.sends.empty() && s.receives.empty()) continue;  // nothing but empty blocks
+      if (staging_.size() < staged) staging_.resize(staged);
+      most_sends = std::max(most_sends, s.sends.size());
+      most_receives = std::max(most_receives, s.receives.size());
+      steps.push_back(std::move(s));
+    }
+    sends_.reserve(most_sends), receives_.reserve(most_receives);
+  }
+
+  // What arrives is added in rank order with one's own value in its place: the lower ranks' sum grows in the staging
+  // buffer and is added to v, then the higher ranks' values are, one by one.
+  void prepare_receives(const allreduce::plan_round& round, step& s, std::size_t& staged) {
+    const int me = world_->rank();
+    auto lower = std::vector<std::ptrdiff_t>(static_cast<std::size_t>(blocks_), -1);  // where a block's lower sum is
+    std::vector<stretch> lower_sums, higher;
+    for (const auto& m : round.receives) {
+      std::vector<stretch> copies, sums;  // joined within a message only: one message's sum is the next one's term
+      std::size_t count = 0;
+      bool adds = false;
+      for (const auto& p : m.pieces) adds |= p.then == allreduce::on_receive::add;
+      each_block(m, [&](int b, std::size_t at, std::size_t length, allreduce::on_receive then) {
+        const auto from = staged + count;
+        auto& sum = lower[static_cast<std::size_t>(b)];
+        if (then == allreduce::on_receive::replace) join(copies, {at, from, length});
+        else if (m.peer > me) join(higher, {at, from, length});
+        else {
+          if (sum >= 0) join(sums, {from, static_cast<std::size_t>(sum), length, true});
+          sum = static_cast<std::ptrdiff_t>(from);
+        }
+        count += length;
+      });
+      if (count == 0) continue;
+      lower_sums.insert(lower_sums.end(), sums.begin(), sums.end());
+      if (!adds && copies.size() == 1) {
+        s.receives.push_back({m.peer, copies[0].to, count, false});  // straight into its place
+        continue;
+      }
+      s.receives.push_back({m.peer, staged, count, true});
+      s.unpack.insert(s.unpack.end(), copies.begin(), copies.end());
+      staged += count;
+    }
+    s.add = std::move(lower_sums);
+    for (int b = 0; b < blocks_; ++b)
+      if (const auto sum = lower[static_cast<std::size_t>(b)]; sum >= 0)
+        join(s.add, {start(b), static_cast<std::size_t>(sum), start(b + 1) - start(b)});
+    for (const auto& h : higher) join(s.add, h);
+  }
+
+  void play(const std::vector<step>& steps, T* v) {
+    T* const staging = staging_.data();
+    for (const step& s : steps) {
+      for (const auto& c : s.pack) std::memcpy(staging + c.to, v + c.from, c.count * sizeof(T));
+      sends_.clear(), receives_.clear();
+      for (const auto& w : s.sends) sends_.push_back({w.peer, (w.staged ? staging : v) + w.at, w.count * sizeof(T)});
+      for (const auto& w : s.receives)
+        receives_.push_back({w.peer, (w.staged ? staging : v) + w.at, w.count * sizeof(T)});
+      world_->exchange(sends_, receives_);
+      for (const auto& a : s.add) add((a.to_staging ? staging : v) + a.to, staging + a.from, a.count);
+      for (const auto& c : s.unpack) std::memcpy(v + c.to, staging + c.from, c.count * sizeof(T));
+    }
+  }
+
+  World* world_;
+  std::size_t n_;
+  int blocks_;
+  bool scattered_;
+  element_range mine_{};
+  std::vector<step> reduce_, gather_;
+  std::vector<T> staging_;
+  std::vector<outgoing> sends_;
+  std::vector<incoming> receives_;
+};
+
+/// The native operation of a program that is alone: nothing.
+struct native_single {
+  std::size_t n;
+  element_range mine() const { return {0, n}; }
+  static constexpr bool scattered() { return false; }
+  template <class T>
+  static constexpr void reduce(T*) {}
+  template <class T>
+  static constexpr void gather(T*) {}
+  template <class T>
+  static constexpr void all_reduce(T*) {}
+};
+
+/// Binds an algorithm to a communicator and a length n. The result has mine(), scattered(), reduce(v), gather(v) and
+/// all_reduce(v), as bound_schedule explains them. The world must outlive it. Throws when the algorithm does not serve
+/// world.size().
+template <class T, communicator World, allreduce::algorithm Algorithm>
+auto bind(const Algorithm& a, World& world, std::size_t n) {
+  require(allreduce::serves(a, world.size()), "this allreduce algorithm does not serve ", world.size(), " ranks");
+  return bound_schedule<T, World>(allreduce::derive(a, world.size()), world, n);
+}
+
+/// The communicator's own operation, world.native<T>(n).
+template <class T, communicator World>
+auto bind(allreduce::native, World& world, std::size_t n) {
+  if constexpr (requires { world.template native<T>(n); }) return world.template native<T>(n);
+  else {
+    require(world.size() == 1, "this communicator has no allreduce of its own; choose another algorithm than native");
+    return native_single{n};
+  }
+}
+
+/// One of the two, chosen by name when the program runs.
+template <class T, communicator World>
+class bound_any {
+  using own = decltype(bind<T>(allreduce::native{}, std::declval<World&>(), std::size_t{}));
+
+ public:
+  bound_any(const allreduce::any& a, World& world, std::size_t n) : bound_(make(a, world, n)) {}
+  element_range mine() const {
+    return std::visit([](const auto& b) { return b.mine(); }, bound_);
+  }
+  bool scattered() const {
+    return std::visit([](const auto& b) { return b.scattered(); }, bound_);
+  }
+  void reduce(T* v) {
+    std::visit([&](auto& b) { b.reduce(v); }, bound_);
+  }
+  void gather(T* v) {
+    std::visit([&](auto& b) { b.gather(v); }, bound_);
+  }
+  void all_reduce(T* v) { reduce(v), gather(v); }
+
+ private:
+  using either = std::variant<bound_schedule<T, World>, own>;
+  static either make(const allreduce::any& a, World& world, std::size_t n) {
+    if (a.is_native()) return either(std::in_place_index<1>, bind<T>(allreduce::native{}, world, n));
+    return either(std::in_place_index<0>, a.derive(world.size()), world, n);
+  }
+  either bound_;
+};
+
+template <class T, communicator World>
+auto bind(const allreduce::any& a, World& world, std::size_t n) {
+  return bound_any<T, World>(a, world, n);
+}
+
+/// The type that bind gives.
+template <class T, class World, class Algorithm>
+using bound_allreduce = decltype(bind<T>(std::declval<const Algorithm&>(), std::declval<World&>(), std::size_t{}));
+
+/// What a trainer takes as an allreduce policy: an algorithm, native, or any.
+template <class Algorithm>
+concept allreduce_policy = allreduce::algorithm<Algorithm> || std::same_as<Algorithm, allreduce::native> ||
+    std::same_as<Algorithm, allreduce::any>;
+
+}  // namespace dpsgd

@@ -1,0 +1,81 @@
+/// Fails in the way that its argument says; for ends.cpp.
+#include <atomic>
+#include <chrono>
+#include <iostream>
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "dpsgd/mpi.hpp"
+
+namespace {
+
+std::atomic<bool> stop{false};
+
+void work_for_ever(dpsgd::mpi::world& world, const std::string& allreduce) {
+  std::vector<float> v(5000, 1.0f);
+  auto all = dpsgd::bind<float>(dpsgd::allreduce::any::from_name(allreduce), world, v.size());
+  for (;;) all.all_reduce(v.data());
+}
+
+void sleep_for(double seconds) { std::this_thread::sleep_for(std::chrono::duration<double>(seconds)); }
+
+void run(const std::string& how, dpsgd::mpi::world& world) {
+  const bool culprit = world.rank() == 1;
+  if (how == "throw" || how == "caught-outside") {
+    if (culprit) throw std::runtime_error("no such column");
+    work_for_ever(world, "circulant");
+  }
+  if (how == "caught-inside") {
+    try {
+      if (culprit) throw std::runtime_error("no such column");
+      work_for_ever(world, "ring");
+    } catch (const std::exception& e) {
+      std::cerr << "caught: " << e.what() << '\n';
+      world.abort(4);
+    }
+  }
+  if (how == "sleep" || how == "sleep-native") {
+    world.deadline(0.5);
+    if (culprit) sleep_for(600);
+    work_for_ever(world, how == "sleep" ? "naive" : "native");
+  }
+  if (how == "stop") {
+    world.stop_flag(&stop);
+    stop = true;
+    try {
+      if (culprit) sleep_for(600);
+      work_for_ever(world, "ring");
+    } catch (const dpsgd::interrupted& e) {
+      std::cerr << e.what() << '\n';
+      std::exit(3);
+    }
+  }
+  if (how == "sizes") {
+    std::vector<char> v(8);
+    const dpsgd::outgoing letter{0, v.data(), 4};
+    const dpsgd::incoming expected{1, v.data(), 8};
+    if (culprit) world.exchange({&letter, 1}, {});
+    if (world.rank() == 0) world.exchange({}, {&expected, 1});
+    if (world.rank() > 0) work_for_ever(world, "ring");
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const std::string how = argc > 1 ? argv[1] : "";
+  if (how == "caught-outside" || how == "sleep-native") {
+    try {
+      dpsgd::mpi::world world(argc, argv);
+      run(how, world);
+    } catch (const std::exception& e) {
+      std::cerr << "caught: " << e.what() << '\n';
+      return 5;
+    }
+  }
+  dpsgd::mpi::world world(argc, argv);
+  run(how, world);
+  std::cout << "done\n";
+}

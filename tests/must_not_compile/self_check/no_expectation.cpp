@@ -1,0 +1,4 @@
+#ifdef DPSGD_WRONG
+#error "refused"
+#endif
+int main() {}

@@ -1,0 +1,2 @@
+// EXPECT: was not declared
+int main() { return nothing; }

@@ -1,0 +1,71 @@
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <limits>
+
+#include "dpsgd/privacy/clip.hpp"
+#include "dpsgd/privacy/noise.hpp"
+#include "dpsgd/privacy/sampling.hpp"
+#include "dpsgd/testing/laws.hpp"
+
+using namespace dpsgd;
+
+namespace {
+/// Automatic clipping (Bu et al. 2023), as a user writes it.
+struct automatic_clip {
+  double bound = 1.0, gamma = 0.01;
+  constexpr double factor(double norm) const { return bound / (norm + gamma); }
+  constexpr l2_sensitivity<zero_out> sensitivity() const { return {bound}; }
+};
+static_assert(clip_policy<automatic_clip>);
+/// Forgets the min(1, .): small gradients are scaled up, large ones are not scaled down enough.
+struct lying_clip {
+  constexpr double factor(double norm) const { return norm > 2 ? 1.5 / norm : 1.0; }
+  constexpr l2_sensitivity<zero_out> sensitivity() const { return {1}; }
+};
+/// The radius from 24 bits, and the same block for two coordinates: planted mistakes of a noise.
+template <int Mistake>
+struct wrong_noise : gaussian_noise {
+  void draw(const random_stream& words, std::uint32_t block, double sensitivity, float* out) const {
+    auto stream = words;
+    if (Mistake == 1) stream.step = 0;                                     // the same noise in every step
+    if (Mistake == 2) stream.key = random_key::from_seed(0);               // the same noise under every key
+    gaussian_noise::draw(stream, block, Mistake == 3 ? 1.0 : sensitivity, out);  // sigma not times the sensitivity
+    if (Mistake == 4)
+      for (std::size_t i = 0; i < block_size; ++i) out[i] *= 0.9f;
+    if (Mistake == 5)
+      for (std::size_t i = 1; i < block_size; i += 2) out[i] = out[i - 1];
+  }
+};
+template <class Noise, class Clip>
+concept protects = requires(Noise n, Clip c) { n.event(c.sensitivity()); };
+}  // namespace
+
+TEST_CASE("clips keep their sensitivity, and check_clip catches one that does not") {
+  for (const double bound : {1e-6, 0.5, 1.0, 100.0}) {
+    CHECK_NOTHROW(testing::check_clip(flat_clip{bound}));
+    CHECK_NOTHROW(testing::check_clip(automatic_clip{bound}));
+  }
+  CHECK_THROWS_AS(testing::check_clip(lying_clip{}), error);
+  CHECK_THROWS_AS(testing::check_clip(flat_clip{-1}), error);
+  CHECK(flat_clip{2}.factor(1) == 1);
+  CHECK(flat_clip{2}.factor(8) == 0.25);
+}
+
+TEST_CASE("gaussian noise has its standard deviation, and check_noise catches planted mistakes") {
+  for (const double z : {0.3, 1.0, 5.0}) CHECK_NOTHROW(testing::check_noise(gaussian_noise{z}, 0.7));
+  CHECK_THROWS_WITH_AS(testing::check_noise(wrong_noise<1>{}), doctest::Contains("two steps share noise"), error);
+  CHECK_THROWS_WITH_AS(testing::check_noise(wrong_noise<2>{}), doctest::Contains("two keys share noise"), error);
+  CHECK_THROWS_WITH_AS(testing::check_noise(wrong_noise<3>{}), doctest::Contains("sensitivity"), error);
+  CHECK_THROWS_WITH_AS(testing::check_noise(wrong_noise<4>{}), doctest::Contains("variance"), error);
+  CHECK_THROWS_WITH_AS(testing::check_noise(wrong_noise<5>{}), doctest::Contains("correlated"), error);
+}
+
+TEST_CASE("events carry what the policies do") {
+  const auto event = poisson_sampling{0.01}.amplify(gaussian_noise{0.9}.event(flat_clip{3}.sensitivity()));
+  CHECK(event.rate == 0.01);
+  CHECK(event.event.multiplier == 0.9);
+  CHECK(no_noise{}.event(flat_clip{}.sensitivity()).why == exposure{.no_noise = true});
+  CHECK(no_noise{}.event(no_clip{}.sensitivity()).why == exposure{.no_noise = true, .no_clip = true});
+  static_assert(protects<gaussian_noise, flat_clip> && !protects<gaussian_noise, no_clip> && protects<no_noise, no_clip>);
+}

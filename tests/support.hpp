@@ -1,0 +1,25 @@
+/// What several test programs need: matrices in the CPU backend's layout, filled with reproducible values.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "dpsgd/core/buffer.hpp"
+#include "dpsgd/core/random.hpp"
+#include "dpsgd/cpu/products.hpp"
+
+namespace test {
+
+/// A matrix with padded rows; uniform values in [-1, 1] from `seed`, or zero for seed 0.
+struct matrix {
+  matrix(std::size_t rows, std::size_t cols, std::uint64_t seed = 0)
+      : memory(rows * dpsgd::cpu::padded(cols)), view{memory.data(), rows, cols, dpsgd::cpu::padded(cols)} {
+    dpsgd::random_words words({dpsgd::random_key::from_seed(seed), dpsgd::domain::user, 0, 0});
+    for (std::size_t r = 0; seed && r < rows; ++r)
+      for (std::size_t c = 0; c < cols; ++c) view(r, c) = static_cast<float>(2 * words.uniform() - 1);
+  }
+  dpsgd::buffer<float> memory;
+  dpsgd::matrix_view<float> view;
+};
+
+}  // namespace test

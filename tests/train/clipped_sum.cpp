@@ -1,0 +1,169 @@
+#include "dpsgd/train/clipped_sum.hpp"
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+#include <vector>
+
+#include "dpsgd/cpu/backend.hpp"
+#include "dpsgd/nn/mlp.hpp"
+#include "support.hpp"
+
+using namespace dpsgd;
+
+namespace {
+
+/// A model with records, and the clipped sum of some of them by various ways.
+struct problem {
+  mlp model;
+  test::matrix features;
+  std::vector<float> labels;
+  cpu::backend backend;
+  cpu::backend::weights weights;
+  double skipped = 0;
+
+  problem(const std::vector<std::size_t>& widths, std::size_t records, const mlp::options& options = {})
+      : model(widths, options), features(records, widths.front(), 5), labels(records), weights(model.shapes()) {
+    const auto classes = widths.back() == 1 ? 2 : widths.back();
+    for (std::size_t i = 0; i < records; ++i) labels[i] = static_cast<float>(i * 7 % classes);
+    backend.weights_changed(weights, model.parameters().data());
+  }
+
+  template <class Norms = ghost_norms, class Clip>
+  std::vector<float> sum(const Clip& clip, const std::vector<std::uint32_t>& rows, std::size_t tile = 120) {
+    std::vector<float> out(model.parameters().size(), -1.0f);
+    clipped_sum_workspace<cpu::backend, mlp, Norms> workspace(backend, model, tile);
+    skipped = 0;
+    workspace(weights, features.view, {labels.data(), labels.size(), 1, 1}, {rows.data(), rows.size()}, clip, out.data(), skipped);
+    return out;
+  }
+
+  /// The definition: each example's gradient by itself, clipped in double, added in double.
+  template <class Clip>
+  std::vector<double> oracle(const Clip& clip, const std::vector<std::uint32_t>& rows) {
+    std::vector<double> total(model.parameters().size());
+    for (const auto row : rows) {
+      const auto g = sum(no_clip{}, {row});
+      double square = 0;
+      for (const double v : g) square += v * v;
+      const double factor = clip.factor(std::sqrt(square));
+      for (std::size_t i = 0; i < g.size(); ++i) total[i] += factor * g[i];
+    }
+    return total;
+  }
+};
+
+template <class A, class B>
+double distance(const A& a, const B& b) {
+  double difference = 0, size = 0;
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    difference += (double{a[i]} - b[i]) * (double{a[i]} - b[i]);
+    size += double{b[i]} * b[i];
+  }
+  return std::sqrt(difference / (size + 1e-300));
+}
+std::vector<std::uint32_t> first(std::size_t n) {
+  std::vector<std::uint32_t> rows(n);
+  std::iota(rows.begin(), rows.end(), 0u);
+  return rows;
+}
+const std::vector<std::vector<std::size_t>> shapes{{16, 64, 64, 1}, {5, 3, 1}, {17, 33, 4}, {1, 1}, {70, 1}, {3, 130, 2}};
+
+}  // namespace
+
+TEST_CASE("the clipped sum is the sum of each example's clipped gradient") {
+  for (const auto& widths : shapes)
+    for (const double bound : {0.01, 0.5, 100.0}) {
+      problem p(widths, 300);
+      const auto rows = first(300);
+      const auto wanted = p.oracle(flat_clip{bound}, rows);
+      CHECK(distance(p.sum(flat_clip{bound}, rows), wanted) < 1e-5);
+      CHECK(distance(p.sum<materialised_norms>(flat_clip{bound}, rows), wanted) < 1e-5);
+      CHECK(p.skipped == 0);
+    }
+}
+
+TEST_CASE("the gradient that is clipped is the loss's: finite differences") {
+  for (const auto& o : {mlp::options{.activation = dpsgd::tanh{}}, mlp::options{.activation = leaky_relu{{0.2f}}}}) {
+    problem p({4, 6, 3}, 20, o);
+    const auto rows = first(20);
+    const auto g = p.sum(no_clip{}, rows);
+    const auto loss = [&] {
+      p.backend.weights_changed(p.weights, p.model.parameters().data());
+      tape<cpu::backend, mlp> t(p.backend, p.model, 20);
+      p.backend.gather_rows(p.features.view, {rows.data(), 20}, t.value(0, 20));
+      t.forward(p.weights, 20);
+      double total = 0;
+      for (std::size_t r = 0; r < 20; ++r) total += p.model.loss().value({t.outputs(20).row(r), 3}, p.labels[r]);
+      return total;
+    };
+    for (std::size_t i = 0; i < g.size(); ++i) {
+      float& w = p.model.parameters()[i];
+      const float old = w, h = 3e-3f;
+      w = old + h;
+      const double above = loss();
+      w = old - h;
+      const double below = loss();
+      w = old;
+      CHECK(std::abs(g[i] - (above - below) / (2 * double{h})) < 5e-3 * (1 + std::abs(g[i])));
+    }
+  }
+}
+
+TEST_CASE("the result has the same bits whatever the tile, and an example's factor whatever stands beside it") {
+  for (const auto& widths : shapes) {
+    problem p(widths, 500);
+    const auto rows = first(500);
+    const auto one = p.sum(flat_clip{0.3}, rows, 120);
+    for (const std::size_t tile : {1, 7, 12, 64, 500, 1000}) CHECK(p.sum(flat_clip{0.3}, rows, tile) == one);
+    // Moved to another place among others: its own contribution, the difference of two sums, is exact where the others' are 0.
+    auto shuffled = rows;
+    for (std::size_t i = shuffled.size() - 1; i > 0; --i) std::swap(shuffled[i], shuffled[i * 7919 % (i + 1)]);
+    CHECK(distance(p.sum(flat_clip{0.3}, shuffled), one) < 1e-5);
+  }
+}
+
+TEST_CASE("no example contributes more than the sensitivity, however the clip lies or rounds") {
+  struct lying_clip {
+    double factor(double) const { return 50; }
+    l2_sensitivity<zero_out> sensitivity() const { return {0.25}; }
+  };
+  problem p({16, 64, 64, 1}, 400);
+  for (std::uint32_t row = 0; row < 400; ++row)
+    for (const auto& g : {p.sum(lying_clip{}, {row}), p.sum(flat_clip{0.25}, {row})}) {
+      double square = 0;
+      for (const double v : g) square += v * v;
+      REQUIRE(std::sqrt(square) <= 0.25);
+    }
+}
+
+TEST_CASE("a gradient that is not finite counts as zero and leaves no trace; an overflowing norm too") {
+  const float bad[] = {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(),
+                       -std::numeric_limits<float>::infinity(), 3e38f, 1e30f};
+  for (const float value : bad)
+    for (const auto& widths : shapes) {
+      problem p(widths, 100);
+      auto rows = first(100);
+      p.features.view(37, 0) = value;
+      const auto with = p.sum(flat_clip{0.5}, rows, 24);
+      const double skipped = p.skipped;
+      rows.erase(rows.begin() + 37);
+      const auto without = p.sum(flat_clip{0.5}, rows, 24);
+      CAPTURE(value);
+      if (!std::isfinite(value)) CHECK(skipped == 1);
+      if (skipped == 1) CHECK(with == without);
+      for (const float v : with) REQUIRE(std::isfinite(v));
+      // All rows bad: zero, exactly.
+      const auto alone = p.sum(flat_clip{0.5}, {37});
+      if (skipped == 1) CHECK(std::all_of(alone.begin(), alone.end(), [](float v) { return v == 0; }));
+    }
+}
+
+TEST_CASE("an empty batch gives zero") {
+  problem p({16, 64, 64, 1}, 10);
+  const auto g = p.sum(flat_clip{1}, {});
+  CHECK(std::all_of(g.begin(), g.end(), [](float v) { return v == 0; }));
+}

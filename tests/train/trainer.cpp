@@ -1,0 +1,360 @@
+#include "dpsgd/train/trainer.hpp"
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstdint>
+#include <filesystem>
+#include <limits>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "dpsgd/dpsgd.hpp"
+#include "dpsgd/train/journal.hpp"
+
+using namespace dpsgd;
+
+namespace {
+
+constexpr std::size_t width = 6, records = 600;
+
+/// Records of two classes that a line divides.
+dataset make_data(std::size_t n = records) {
+  random_words words({random_key::from_seed(3), domain::user, 0, 0});
+  std::vector<float> features(n * width), labels(n);
+  for (std::size_t i = 0; i < n; ++i) {
+    float side = 0;
+    for (std::size_t j = 0; j < width; ++j) {
+      features[i * width + j] = static_cast<float>(2 * words.uniform() - 1);
+      side += features[i * width + j] * (j % 2 ? 1.0f : -1.0f);
+    }
+    labels[i] = side > 0 ? 1.0f : 0.0f;
+  }
+  return dataset::from(features, width, labels);
+}
+
+template <class Model>
+std::vector<float> parameters_of(const Model& model) {
+  return {model.parameters().begin(), model.parameters().end()};
+}
+
+/// Trains a small mlp on `ranks` threads and gives each rank's parameters.
+template <class... Policies>
+std::vector<std::vector<float>> train(int ranks, const dataset& data, const fit_options& options, const Policies&... policies) {
+  std::vector<std::vector<float>> results(static_cast<std::size_t>(ranks));
+  threads::run(ranks, [&](auto& world) {
+    mlp model({width, 20, 1});
+    trainer t{world, Policies(policies)...};
+    t.fit(model, shard(data, world), options);
+    results[static_cast<std::size_t>(world.rank())] = parameters_of(model);
+  });
+  return results;
+}
+
+double distance(const std::vector<float>& a, const std::vector<float>& b) {
+  double difference = 0, size = 0;
+  for (std::size_t i = 0; i < a.size(); ++i) difference += std::pow(double{a[i]} - b[i], 2), size += double{b[i]} * b[i];
+  return std::sqrt(difference / size);
+}
+
+const char* const algorithms[] = {"naive", "recursive_doubling", "ring", "circulant", "native"};
+
+/// A directory that goes away with the test.
+struct scratch {
+  std::filesystem::path path = std::filesystem::temp_directory_path() / ("dpsgd-test-" + std::to_string(random_key::fresh().words[0]));
+  scratch() { std::filesystem::create_directories(path); }
+  ~scratch() { std::filesystem::remove_all(path); }
+};
+
+}  // namespace
+
+TEST_CASE("without noise every number of ranks and every algorithm gives the same model") {
+  const auto data = make_data();
+  const fit_options o{.steps = 100, .learning_rate = 0.3, .delta = 1e-5, .insecure_seed = 5};
+  const auto one = train(1, data, o, flat_clip{0.7}, no_noise{}, poisson_sampling{0.1})[0];
+  for (const int ranks : {2, 3, 4, 7})
+    for (const auto* name : algorithms) {
+      CAPTURE(ranks);
+      CAPTURE(name);
+      for (const auto& p : train(ranks, data, o, flat_clip{0.7}, no_noise{}, poisson_sampling{0.1}, allreduce::any::from_name(name)))
+        CHECK(distance(p, one) < 1e-5);
+    }
+}
+
+TEST_CASE("with noise all ranks end with the same bits, near those of one rank") {
+  const auto data = make_data();
+  const fit_options o{.steps = 60, .learning_rate = 0.3, .delta = 1e-5, .insecure_seed = 5};
+  const auto one = train(1, data, o, flat_clip{0.7}, gaussian_noise{1.0}, poisson_sampling{0.1})[0];
+  for (const int ranks : {2, 3, 7})
+    for (const auto* name : algorithms) {
+      const auto all = train(ranks, data, o, allreduce::any::from_name(name), flat_clip{0.7}, gaussian_noise{1.0}, poisson_sampling{0.1});
+      for (const auto& p : all) CHECK(p == all[0]);
+      CHECK(distance(all[0], one) < 1e-4);  // the noise is the same; rounding differs
+    }
+}
+
+// Law: standard deviation = multiplier x sensitivity on every coordinate, once, however many ranks; divided by the expected
+// batch. With a rate so small that no record is ever drawn, one step of plain SGD at rate 1 moves each parameter by exactly
+// noise / expected batch. 3 x 161 x 400 values; bands of six standard errors, so a false alarm has a chance below 1e-7.
+TEST_CASE("the noise on each coordinate has standard deviation multiplier x bound, whatever the number of ranks") {
+  const auto data = make_data();
+  const double rate = 1e-9, multiplier = 1.7, bound = 0.4;
+  for (const int ranks : {1, 2, 5}) {
+    const auto before = parameters_of(mlp({width, 20, 1}));
+    std::vector<double> squares(before.size());
+    double mean = 0, product = 0;
+    const int runs = 400;
+    for (int run = 0; run < runs; ++run) {
+      const auto after = train(ranks, data, {.steps = 1, .learning_rate = rate, .delta = 1e-5}, flat_clip{bound},
+                               gaussian_noise{multiplier}, poisson_sampling{rate})[0];
+      double last = 0;
+      for (std::size_t i = 0; i < before.size(); ++i) {
+        // learning rate / expected batch = rate / (rate records): the update is noise / records.
+        const double noise = (double{before[i]} - after[i]) * records;
+        squares[i] += noise * noise;
+        mean += noise, product += noise * last, last = noise;
+      }
+    }
+    const double variance = multiplier * bound * multiplier * bound, n = runs * static_cast<double>(before.size());
+    for (const double s : squares) REQUIRE(std::abs(s / runs / variance - 1) < 7 * std::sqrt(2.0 / runs));
+    CHECK(std::abs(mean / n) < 6 * std::sqrt(variance / n));
+    CHECK(std::abs(product / n) < 6 * variance / std::sqrt(n));
+  }
+}
+
+TEST_CASE("what is added is divided by the expected batch, not by the realised one; an empty batch is an ordinary step") {
+  // One record, drawn or not: when it is, the update is its gradient / (rate * 1).
+  std::vector<float> x(width, 1.0f), y{1.0f};
+  const auto one = dataset::from(x, width, y);
+  mlp reference({width, 20, 1});
+  std::vector<double> moved;
+  for (std::uint64_t seed = 0; seed < 40; ++seed) {
+    const auto after = train(1, one, {.steps = 1, .learning_rate = 1e-3, .delta = 1e-5, .insecure_seed = seed}, flat_clip{0.5},
+                             no_noise{}, poisson_sampling{0.25})[0];
+    double square = 0;
+    for (std::size_t i = 0; i < after.size(); ++i) square += std::pow(double{after[i]} - reference.parameters()[i], 2);
+    moved.push_back(std::sqrt(square));
+  }
+  const auto still = std::count(moved.begin(), moved.end(), 0.0);
+  CHECK(still > 10);  // the batch was empty
+  CHECK(still < 40);
+  for (const double m : moved)
+    if (m > 0) CHECK(m == doctest::Approx(1e-3 * 0.5 / 0.25).epsilon(1e-3));  // clipped to 0.5, divided by 0.25
+  // Steps without any record, on some ranks or all, go through every algorithm.
+  for (const auto* name : algorithms)
+    CHECK_NOTHROW(train(3, make_data(3), {.steps = 50, .delta = 1e-5}, flat_clip{}, gaussian_noise{}, poisson_sampling{0.05},
+                        allreduce::any::from_name(name)));
+}
+
+TEST_CASE("every fit draws a fresh key: two runs differ, a seeded run repeats bit by bit") {
+  const auto data = make_data();
+  const auto go = [&](std::optional<std::uint64_t> seed) {
+    return train(2, data, {.steps = 5, .delta = 1e-5, .insecure_seed = seed}, flat_clip{}, gaussian_noise{}, poisson_sampling{0.1})[0];
+  };
+  CHECK(go({}) != go({}));
+  CHECK(go(4) == go(4));
+  CHECK(go(4) != go(5));
+}
+
+TEST_CASE("the claim says what was done, and is none where there is no protection") {
+  const auto data = make_data();
+  mlp model({width, 8, 1});
+  const fit_options o{.steps = 30, .delta = 1e-5};
+  const auto claim_of = [&](auto... policies) {
+    mlp m = model;
+    trainer t{policies...};
+    return t.fit(m, data, o).claim;
+  };
+  const auto good = claim_of(flat_clip{}, gaussian_noise{1.1}, poisson_sampling{0.1});
+  CHECK(good.is_private());
+  rdp_accountant wanted;
+  wanted.add(poisson_sampled{0.1, gaussian_event<zero_out>{1.1}}, 30);
+  CHECK(good.epsilon == wanted.spent(1e-5).epsilon);
+  CHECK(text(good).find("DP, unit: one row, zero-out adjacency, Poisson sampling, RDP, idealised arithmetic") != std::string::npos);
+  CHECK(text(claim_of(no_clip{}, no_noise{}, poisson_sampling{0.1})) == "not private: no noise, no clip");
+  CHECK(text(claim_of(flat_clip{}, no_noise{}, poisson_sampling{0.1})) == "not private: no noise");
+  mlp m = model;
+  trainer t{flat_clip{}, gaussian_noise{1.1}, poisson_sampling{0.1}};
+  const auto seeded = t.fit(m, data, {.steps = 3, .delta = 1e-5, .insecure_seed = 1});
+  CHECK(!seeded.claim.is_private());
+  CHECK(seeded.claim.epsilon == std::numeric_limits<double>::infinity());
+}
+
+TEST_CASE("a target epsilon stops the run before it would be passed") {
+  const auto data = make_data();
+  mlp model({width, 8, 1});
+  trainer t{flat_clip{}, gaussian_noise{1.1}, poisson_sampling{0.05}};
+  const auto report = t.fit(model, data, {.target_epsilon = 1.5, .delta = 1e-5});
+  CHECK(report.claim.epsilon <= 1.5);
+  rdp_accountant more;
+  more.add(t.event(), report.steps + 1);
+  CHECK(more.spent(1e-5).epsilon > 1.5);
+}
+
+TEST_CASE("it learns") {
+  const auto [training, test] = split(make_data(4000), {.test_fraction = 0.25, .seed = 1});
+  mlp model({width, 20, 1});
+  trainer t{flat_clip{}, gaussian_noise{0.8}, poisson_sampling{0.05}, sgd{.momentum = 0.5}, cosine_decay{}};
+  const auto report = t.fit(model, training, {.steps = 400, .learning_rate = 0.5, .delta = 1e-5});
+  CHECK(report.claim.is_private());
+  CHECK(accuracy(model, test).value > 0.93);
+  trainer plain{no_clip{}, no_noise{}, poisson_sampling{0.05}, adam{}};
+  mlp free_model({width, 20, 1});
+  plain.fit(free_model, training, {.steps = 400, .learning_rate = 0.01});
+  CHECK(accuracy(free_model, test).value > 0.95);
+}
+
+TEST_CASE("a wish to stop on one rank stops all ranks after the same step") {
+  const auto data = make_data();
+  std::vector<std::uint64_t> steps(3);
+  threads::run(3, [&](auto& world) {
+    std::atomic<bool> stop{false};
+    mlp model({width, 8, 1});
+    trainer t{world, flat_clip{}, gaussian_noise{}, poisson_sampling{0.05}};
+    fit_options o{.steps = 1'000'000, .delta = 1e-5, .stop = &stop, .progress_every = 0};
+    if (world.rank() == 0) o.on_progress = [&](const progress& p) { stop = p.step > 100; };
+    const auto report = t.fit(model, shard(data, world), o);
+    CHECK(report.stopped);
+    steps[static_cast<std::size_t>(world.rank())] = report.steps;
+  });
+  CHECK(steps[0] > 100);
+  CHECK(steps[0] < 1'000'000);
+  CHECK(steps[1] == steps[0]);
+  CHECK(steps[2] == steps[0]);
+}
+
+TEST_CASE("impossible settings are refused") {
+  const auto data = make_data();
+  mlp model({width, 8, 1});
+  const auto refuses = [&](const char* what, const fit_options& o, auto... policies) {
+    trainer t{policies...};
+    CHECK_THROWS_WITH_AS(t.fit(model, data, o), doctest::Contains(what), error);
+  };
+  const fit_options o{.steps = 1, .delta = 1e-5};
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  for (const double rate : {0.0, -0.1, 1.5, nan}) refuses("sampling rate", o, flat_clip{}, gaussian_noise{}, poisson_sampling{rate});
+  for (const double z : {0.0, -1.0, nan, std::numeric_limits<double>::infinity()})
+    refuses("noise multiplier", o, flat_clip{}, gaussian_noise{z}, poisson_sampling{});
+  for (const double bound : {0.0, -1.0, nan, std::numeric_limits<double>::infinity()})
+    refuses("clip bound", o, flat_clip{bound}, gaussian_noise{}, poisson_sampling{});
+  for (const double delta : {0.0, -1.0, 1.0, nan})
+    refuses("delta", {.steps = 1, .delta = delta}, flat_clip{}, gaussian_noise{}, poisson_sampling{});
+  refuses("learning rate", {.steps = 1, .learning_rate = nan, .delta = 1e-5}, flat_clip{}, gaussian_noise{}, poisson_sampling{});
+  refuses("how long", {.delta = 1e-5}, flat_clip{}, gaussian_noise{}, poisson_sampling{});
+  refuses("not even one step", {.target_epsilon = 1e-3, .delta = 1e-5}, flat_clip{}, gaussian_noise{0.5}, poisson_sampling{0.5});
+  mlp other({width + 1, 1});
+  trainer t{flat_clip{}, gaussian_noise{}, poisson_sampling{}};
+  CHECK_THROWS_WITH_AS(t.fit(other, data, o), doctest::Contains("inputs"), error);
+}
+
+TEST_CASE("a seeded run that is cut and resumed, at another number of ranks, goes on as if nothing had happened") {
+  const auto data = make_data();
+  const scratch dir;
+  const auto run = [&](int ranks, std::uint64_t stop_after, bool resume, const std::filesystem::path& where) {
+    std::vector<float> result;
+    threads::run(ranks, [&](auto& world) {
+      journal keep;
+      if (world.rank() == 0) keep.keep_checkpoints(where, "toy", resume);
+      std::atomic<bool> stop{false};
+      fit_options o{.steps = 80, .delta = 1e-5, .insecure_seed = 9, .journal = &keep, .checkpoint_every = 20, .stop = &stop};
+      if (stop_after > 0) o.progress_every = 0, o.on_progress = [&](const progress& p) { stop = p.step >= stop_after; };
+      mlp model({width, 20, 1});
+      trainer t{world, flat_clip{}, gaussian_noise{}, poisson_sampling{0.1}, adam{}};
+      t.fit(model, shard(data, world), o);
+      if (world.rank() == 0) result = parameters_of(model);
+    });
+    return result;
+  };
+  const auto whole = run(2, 0, false, dir.path / "a");
+  run(2, 1, false, dir.path / "b");  // stops at about the 65th step
+  const auto resumed = run(2, 0, true, dir.path / "b");
+  CHECK(resumed == whole);
+  run(2, 1, false, dir.path / "c");
+  CHECK(distance(run(3, 0, true, dir.path / "c"), whole) < 1e-4);
+}
+
+TEST_CASE("the ledger counts what is released, over runs, and its budget stops a run") {
+  const auto data = make_data();
+  const scratch dir;
+  const std::string digest = data.digest().hex();
+  const auto fit = [&](std::optional<privacy_target> budget, std::uint64_t steps) {
+    ledger book(dir.path / "ledger", digest, data.universe());
+    journal keep;
+    keep.keep(book, budget);
+    mlp model({width, 8, 1});
+    trainer t{flat_clip{}, gaussian_noise{}, poisson_sampling{0.1}};
+    return t.fit(model, data, {.steps = steps, .delta = 1e-5, .journal = &keep, .checkpoint_every = 30});
+  };
+  const auto spent = [&] {
+    rdp_accountant all;
+    ledger(dir.path / "ledger", digest, data.universe()).add_to(all);
+    return all.spent(1e-5).epsilon;
+  };
+  fit({}, 100);
+  fit({}, 50);
+  rdp_accountant wanted;
+  wanted.add(poisson_sampled{0.1, gaussian_event<zero_out>{1.0}}, 150);
+  CHECK(spent() == doctest::Approx(wanted.spent(1e-5).epsilon));
+  const auto report = fit(privacy_target{spent() * 1.3, 1e-5}, 10'000);
+  CHECK(report.out_of_budget);
+  CHECK(report.steps > 10);
+  CHECK(report.steps < 10'000);
+  rdp_accountant after;
+  after.add(poisson_sampled{0.1, gaussian_event<zero_out>{1.0}}, 150 + report.steps);
+  CHECK(spent() == doctest::Approx(after.spent(1e-5).epsilon));
+  const auto budget = spent();
+  CHECK(fit(privacy_target{budget, 1e-5}, 10).steps == 0);  // nothing is left
+}
+
+TEST_CASE("a seeded run enters the ledger as what it is: not private") {
+  const auto data = make_data();
+  const scratch dir;
+  ledger book(dir.path / "ledger", data.digest().hex(), data.universe());
+  journal keep;
+  keep.keep(book);
+  mlp model({width, 8, 1});
+  trainer t{flat_clip{}, gaussian_noise{}, poisson_sampling{0.1}};
+  t.fit(model, data, {.steps = 3, .delta = 1e-5, .insecure_seed = 1, .journal = &keep});
+  rdp_accountant all;
+  book.add_to(all);
+  CHECK(all.spent(1e-5).epsilon == std::numeric_limits<double>::infinity());
+}
+
+// A crash at any moment: what the ledger counts is never less than what was released.
+TEST_CASE("at every step the ledger on the disk counts at least the steps that were released") {
+  const auto data = make_data();
+  const scratch dir;
+  const std::string digest = data.digest().hex();
+  ledger book(dir.path / "ledger", digest, data.universe());
+  journal keep;
+  keep.keep(book);
+  mlp model({width, 8, 1});
+  trainer t{flat_clip{}, gaussian_noise{}, poisson_sampling{0.1}};
+  std::uint64_t looks = 0;
+  fit_options o{.steps = 500, .delta = 1e-5, .journal = &keep, .checkpoint_every = 70, .progress_every = 0};
+  o.on_progress = [&](const progress& p) {
+    std::filesystem::copy_file(dir.path / "ledger", dir.path / "copy", std::filesystem::copy_options::overwrite_existing);
+    ledger copy(dir.path / "copy", digest, data.universe());
+    REQUIRE(copy.runs().size() == 1);
+    REQUIRE(copy.runs()[0].steps >= p.step);
+    REQUIRE(copy.runs()[0].steps <= p.step + 25);  // a twentieth of the target
+    ++looks;
+  };
+  t.fit(model, data, o);
+  CHECK(looks >= 8);
+}
+
+TEST_CASE("a rank that throws in the middle ends the fit on all ranks, with its message and the step") {
+  const auto data = make_data();
+  struct failing_noise : gaussian_noise {
+    void draw(const random_stream& words, std::uint32_t block, double s, float* out) const {
+      if (words.step == 7 && block == 0) fail("the noise source broke");
+      gaussian_noise::draw(words, block, s, out);
+    }
+  };
+  CHECK_THROWS_WITH_AS(train(3, data, {.steps = 20, .delta = 1e-5}, flat_clip{}, failing_noise{}, poisson_sampling{0.1}),
+                       doctest::Contains("the noise source broke"), error);
+}
