@@ -42,7 +42,7 @@
 #include "dpsgd/privacy/noise.hpp"
 #include "dpsgd/privacy/sampling.hpp"
 #include "dpsgd/train/clipped_sum.hpp"
-#include "dpsgd/train/journal.hpp"
+#include "dpsgd/train/journal_base.hpp"
 #include "dpsgd/train/policies.hpp"
 #include "dpsgd/train/release.hpp"
 
@@ -71,7 +71,7 @@ struct fit_options {
   double learning_rate = 0.5;
   double delta = 1e-6;
   std::optional<std::uint64_t> insecure_seed{};      ///< of noise and sampling, for tests: the run is then not private
-  dpsgd::journal* journal = nullptr;                 ///< rank 0's ledger and checkpoints (train/journal.hpp)
+  journal_base* journal = nullptr;                   ///< rank 0's ledger and checkpoints (train/journal.hpp)
   std::uint64_t checkpoint_every = 0;                ///< steps; 0: at the end alone
   const std::atomic<bool>* stop = nullptr;           ///< when it becomes true on any rank, all stop after the same step
   std::function<void(const progress&)> on_progress{};
@@ -288,8 +288,9 @@ fit_report trainer<Policies...>::fit(Model& model, const Records& data, const fi
   }
   const exposure exposed{.insecure_seed = o.insecure_seed.has_value()};
   if (root && o.journal) {
-    if (exposed.any()) o.journal->begin(state, no_privacy_event{exposed}, report.target_steps, accountant);
-    else o.journal->begin(state, step, report.target_steps, accountant);
+    if (exposed.any()) o.journal->begin(state, no_privacy_event{exposed}, report.target_steps);
+    else if constexpr (std::convertible_to<event_type, recorded_event>) o.journal->begin(state, step, report.target_steps);
+    else fail("a journal cannot hold this kind of event; add it to recorded_event in accounting/events.hpp");
   }
   random_key key = o.insecure_seed ? random_key::from_seed(*o.insecure_seed) : root ? random_key::fresh() : random_key{};
   key = broadcast_value(world, key);
