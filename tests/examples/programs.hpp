@@ -71,6 +71,7 @@ class process {
  public:
   process(const workplace& place, const words& command, std::size_t file_limit = 0)
       : out_(place / "stdout"), err_(place / "stderr") {
+    write(out_, ""), write(err_, "");  // what an earlier program said must not be taken for this one's
     pid_ = ::fork();
     if (pid_ < 0) throw std::runtime_error("cannot fork");
     if (pid_ > 0) return;
