@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by tests/run.sh and examples/run.sh: installs by apt what is missing, and fetches nothing when all is there.
 #
 #   install_missing build mpi ...     the groups of the table below that the caller needs

@@ -43,6 +43,14 @@ check_headers() {  # each compiles alone, with both compilers
   cmake --build --preset dev --parallel "$cores" --target all_verify_interface_header_sets &&
     cmake --build --preset clang --parallel "$cores" --target all_verify_interface_header_sets
 }
+check_top_level() {  # nothing lies about that has no place there; the tests before must not have left anything either
+  local stray
+  stray=$({ git ls-files; git ls-files --others --exclude-standard; } | cut -d/ -f1 | sort -u |
+    grep -vxE 'CMakeLists.txt|CMakePresets.json|README.md|LICENSE|include|examples|tests|benchmarks|docs|cmake|\.(ci|clang-format|clang-tidy|gitignore)') || return 0
+  echo "at the top level, where only the files and folders named in tests/run.sh belong:"
+  echo "$stray"
+  return 1
+}
 check_tidy() {
   clang-tidy --quiet -p build/clang build/clang/tests/all_headers.cpp
 }
@@ -66,6 +74,7 @@ part tidy check_tidy
 part asan test_preset asan "$strict"
 part tsan test_preset tsan "$strict"
 part packaging tests/packaging/run.sh
+if [ -e .git ] && command -v git >/dev/null; then part top-level check_top_level; fi
 
 printf '\n===== summary after %d s\n' "$SECONDS"
 printf '%s\n' "${summary[@]}"

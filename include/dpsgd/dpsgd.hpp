@@ -31,6 +31,7 @@
 #include "dpsgd/privacy/clip.hpp"
 #include "dpsgd/privacy/noise.hpp"
 #include "dpsgd/privacy/sampling.hpp"
+#include "dpsgd/train/journal.hpp"
 #include "dpsgd/train/metrics.hpp"
 #include "dpsgd/train/trainer.hpp"
 #include "dpsgd/version.hpp"

@@ -15,7 +15,7 @@ struct outcome {
 
 outcome account(const std::string& arguments) {
   outcome result{-1, {}};
-  std::FILE* pipe = ::popen((DPSGD_EXAMPLES_DIR "/account " + arguments + " 2>&1").c_str(), "r");
+  std::FILE* pipe = ::popen(("'" DPSGD_EXAMPLES_DIR "/account' " + arguments + " 2>&1").c_str(), "r");
   REQUIRE(pipe);
   char block[4096];
   for (std::size_t got; (got = std::fread(block, 1, sizeof block, pipe)) > 0;) result.out.append(block, got);

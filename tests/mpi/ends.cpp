@@ -14,7 +14,7 @@ struct ending {
 };
 
 ending run(const std::string& how) {
-  const std::string command = "timeout -k 5 20 " DPSGD_MPIEXEC " -n 3 " FAILING_PROGRAM " " + how + " 2>&1";
+  const std::string command = "timeout -k 5 20 '" DPSGD_MPIEXEC "' -n 3 '" FAILING_PROGRAM "' " + how + " 2>&1";
   ending e;
   FILE* pipe = popen(command.c_str(), "r");
   REQUIRE(pipe != nullptr);

@@ -20,6 +20,7 @@
 #include <ostream>
 #include <string>
 #include <string_view>
+#include <variant>
 
 #include "dpsgd/core/error.hpp"
 
@@ -155,6 +156,10 @@ concept privacy_event = std::equality_comparable<E> && requires(const E& e) {
 
 static_assert(privacy_event<gaussian_event<zero_out>> && privacy_event<poisson_sampled<gaussian_event<zero_out>>>);
 static_assert(privacy_event<no_privacy_event> && privacy_event<refused_event>);
+
+/// The events that a ledger can hold. A new kind of event is added here; an older dpsgd refuses a file that has it.
+using recorded_event =
+    std::variant<poisson_sampled<gaussian_event<zero_out>>, gaussian_event<zero_out>, no_privacy_event>;
 
 /// An accountant adds up events and says what they spend: add(event, steps), spent(delta).epsilon, a name.
 /// Law: spent(delta).epsilon is never below the true epsilon of what was added, at that delta.

@@ -34,10 +34,6 @@
 
 namespace dpsgd {
 
-/// The events that a ledger can hold. A new kind of event is added here; an older dpsgd refuses a file that has it.
-using recorded_event =
-    std::variant<poisson_sampled<gaussian_event<zero_out>>, gaussian_event<zero_out>, no_privacy_event>;
-
 /// How many steps to reserve at a time: the smaller of 1,024 and a twentieth of `target`, at least 1, never past it.
 constexpr std::uint64_t reservation(std::uint64_t done, std::uint64_t target) {
   if (done >= target) return 0;

@@ -128,7 +128,7 @@ class world {
   }
 
   /// The same with `use(receive, data)` in place of the copy: data is the sender's own memory, and stays as it is until
-  /// use returns. Called for one receive after the other, in the order given.
+  /// use returns, which must not throw. Called for one receive after the other, in the order given.
   template <class Use>
   void exchange(std::span<const outgoing> sends, std::span<const incoming> receives, Use use) {
     posted_messages posted{*this, sends};

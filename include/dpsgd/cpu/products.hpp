@@ -91,8 +91,9 @@ inline void panel(operands o, std::size_t rows) {
   take.template operator()<1>();
 }
 
-/// C (rows, wide) = start + A (rows, k) B (k, wide); B and C have padded, aligned rows.
-inline void multiply(operands o, std::size_t rows, std::size_t wide) {
+/// C (rows, wide) = start + A (rows, k) B (k, wide); B and C have padded, aligned rows. One copy of it serves all three products,
+/// since it is most of what a user's program takes to compile.
+[[gnu::noinline]] inline void multiply(operands o, std::size_t rows, std::size_t wide) {
   constexpr int most = registers == 32 ? 4 : 2;
   auto vectors = static_cast<int>((wide + lanes - 1) / lanes);
   const auto take = [&]<int Vectors>() {

@@ -48,6 +48,7 @@ struct csv_options {
   int threads = 1;
   int part = 0, parts = 1;  // read only this part of the rows, of so many about equal ones: a rank's
   dpsgd::bad_rows bad_rows = dpsgd::bad_rows::error;
+  bool labels = true;  // false: the label's column is not read and need not be there (for predictions); all labels are 0
 };
 
 namespace detail {
@@ -329,7 +330,7 @@ inline const char* plain_number(const char* p, double& value) {
 class csv_rows {
  public:
   /// Throws when a column of the schema is not in the file exactly once.
-  csv_rows(const csv_text& csv, const schema& columns, dpsgd::bad_rows policy)
+  csv_rows(const csv_text& csv, const schema& columns, dpsgd::bad_rows policy, bool labels = true)
       : line_end_(csv.line_end()), policy_(policy) {
     for (const auto& name : csv.header()) header_names_ += (header_names_.empty() ? "\"" : ", \"") + name + "\"";
     plan_.resize(csv.header().size());
@@ -343,7 +344,7 @@ class csv_rows {
       return plan_[static_cast<std::size_t>(found - csv.header().begin())];
     };
     label_ = &columns.the_label();
-    place(label_->name()).use = destination::label;
+    if (labels) place(label_->name()).use = destination::label;
     std::size_t offset = 0;
     for (const auto& column : columns.columns()) {
       place(column.name()) = {destination::feature, &column, offset};
@@ -516,7 +517,7 @@ dataset read_csv_text(std::string_view text, const std::string& name, const sche
   require(options.parts >= 1 && options.part >= 0 && options.part < options.parts, "part ", options.part, " of ",
           options.parts, " parts: expected 0 <= part < parts");
   csv_text csv(text, name);
-  const csv_rows parser(csv, columns, options.bad_rows);
+  const csv_rows parser(csv, columns, options.bad_rows, options.labels);
   csv.index(options.threads, forget);
   const auto all = csv.records();
   require(all > 0, name, " has a header and no records");
@@ -531,6 +532,7 @@ dataset read_csv_text(std::string_view text, const std::string& name, const sche
   dataset::contents c;
   c.width = columns.width();
   c.features = float_array(rows * c.width), c.labels = float_array(rows);
+  if (!options.labels) std::fill_n(c.labels.data(), rows, 0.0f);
   c.universe = all, c.first = first, c.rows = rows;
   c.kind = columns.label_kind(), c.classes = columns.classes();
   c.digest = csv.digest();

@@ -1,7 +1,6 @@
 /// What rank 0 keeps on disk while the trainer runs: the ledger of what is spent, and checkpoints. Either may be absent.
 ///
-/// The trainer calls begin, then reserve before steps run and checkpoint after some of them. The ledger counts steps before
-/// they run, and a checkpoint that is on the disk settles them: so a crash can over-count, never under-count.
+/// The ledger counts steps before they run, and a checkpoint that is on the disk settles them: so a crash can over-count, never under-count.
 #pragma once
 
 #include <algorithm>
@@ -11,49 +10,50 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <utility>
-#include <vector>
+#include <variant>
 
 #include "dpsgd/accounting/calibrate.hpp"
 #include "dpsgd/accounting/ledger.hpp"
-#include "dpsgd/core/digest.hpp"
+#include "dpsgd/accounting/rdp.hpp"
 #include "dpsgd/core/sealed_file.hpp"
+#include "dpsgd/train/journal_base.hpp"
 
 namespace dpsgd {
 
-/// Everything that a run resumes from, in the order of the coordinates, whatever the number of ranks. (Never a key: a
-/// resumed run draws a fresh one.)
-struct training_state {
-  std::uint64_t step = 0;  // released so far
-  std::span<float> parameters;
-  std::vector<std::span<float>> moments;  // of the optimizer
+namespace detail {
 
-  void save(const std::filesystem::path& file, std::string_view description) const {
-    sealed_writer out("dpsgd-checkpoint 1");
-    out.put(description);
-    out.put(step);
-    out.put(std::span<const float>(parameters));
-    out.put(std::uint64_t{moments.size()});
-    for (const auto& m : moments) out.put(std::span<const float>(m));
-    out.write(file);
-  }
-  /// Throws dpsgd::error when the file is damaged or of another model, optimizer or description.
-  void load(const std::filesystem::path& file, std::string_view description) {
-    sealed_reader in(file, "dpsgd-checkpoint 1");
-    const auto theirs = in.get_text();
-    require(theirs == description, file.string(), ": this checkpoint is of another run: it has ", theirs, ", this one ", description);
-    step = in.get<std::uint64_t>();
-    in.get(parameters);
-    const auto count = in.get<std::uint64_t>();
-    require(count == moments.size(), file.string(), ": this checkpoint is of another optimizer (", count, " moments, not ",
-            moments.size(), ")");
-    for (auto& m : moments) in.get(m);
-    require(in.at_end(), file.string(), ": there is more in this checkpoint than there should be");
-  }
-};
+inline void save(const training_state& state, const std::filesystem::path& file, std::string_view description) {
+  sealed_writer out("dpsgd-checkpoint 1");
+  out.put(description);
+  out.put(state.step);
+  out.put(std::span<const float>(state.parameters));
+  out.put(std::uint64_t{state.moments.size()});
+  for (const auto& m : state.moments) out.put(std::span<const float>(m));
+  out.write(file);
+}
 
-/// See the top of this page. Used on rank 0 alone; every member throws dpsgd::error.
-class journal {
+/// Throws dpsgd::error when the file is damaged or of another model, optimizer or description.
+inline void load(training_state& state, const std::filesystem::path& file, std::string_view description) {
+  sealed_reader in(file, "dpsgd-checkpoint 1");
+  const auto theirs = in.get_text();
+  require(theirs == description, file.string(), ": this checkpoint is of another run: it has ", theirs, ", this one ",
+          description);
+  state.step = in.get<std::uint64_t>();
+  in.get(state.parameters);
+  const auto count = in.get<std::uint64_t>();
+  require(count == state.moments.size(), file.string(), ": this checkpoint is of another optimizer (", count, " moments, not ",
+          state.moments.size(), ")");
+  for (auto& m : state.moments) in.get(m);
+  require(in.at_end(), file.string(), ": there is more in this checkpoint than there should be");
+}
+
+}  // namespace detail
+
+/// See the top of this page. Every member throws dpsgd::error. Accountant says what a budget leaves.
+template <accountant Accountant = rdp_accountant>
+class basic_journal : public journal_base {
  public:
   /// Counts every step in `book`; with a budget, steps that would take the data set's epsilon past it are not granted.
   /// The ledger must outlive this.
@@ -70,22 +70,23 @@ class journal {
       require(!std::filesystem::exists(file_), file_.string(), " exists: resume it, or name another directory (it would be overwritten)");
   }
 
-  /// A fit begins: fills `state` when it is to be resumed, and tells the ledger what each of its steps will be.
-  template <class Accountant, class Event>
-  void begin(training_state& state, const Event& event, std::uint64_t target, const Accountant& empty) {
-    if (resume_) state.load(file_, description_);
+  void begin(training_state& state, const recorded_event& event, std::uint64_t target) override {
+    if (resume_) detail::load(state, file_, description_);
     begun_at_ = state.step, target_ = target;
     if (!book_) return;
-    if (budget_) {
-      Accountant before = empty;
-      book_->add_to(before);
-      left_ = most_steps(*budget_, event, before);
-    }
-    book_->begin(event);
+    std::visit(
+        [&](const auto& e) {
+          if (budget_) {
+            Accountant before;
+            book_->add_to(before);
+            left_ = most_steps(*budget_, e, before);
+          }
+          book_->begin(e);
+        },
+        event);
   }
 
-  /// How many steps may run now that `done` were released: reserved on the disk when it returns. 0: the budget is spent.
-  std::uint64_t reserve(std::uint64_t done) {
+  std::uint64_t reserve(std::uint64_t done) override {
     if (!book_) return target_ - done;
     const auto more = std::min(reservation(done, target_), left_);
     if (more > 0) book_->reserve(more);
@@ -93,9 +94,8 @@ class journal {
     return more;
   }
 
-  /// Writes `state` durably, then settles the ledger.
-  void checkpoint(const training_state& state) {
-    if (!file_.empty()) state.save(file_, description_);
+  void checkpoint(const training_state& state) override {
+    if (!file_.empty()) detail::save(state, file_, description_);
     if (book_) {
       left_ += book_->granted() - (state.step - begun_at_);
       book_->settle(state.step - begun_at_);
@@ -110,5 +110,6 @@ class journal {
   bool resume_ = false;
   std::uint64_t begun_at_ = 0, target_ = 0, left_ = std::numeric_limits<std::uint64_t>::max() / 2;
 };
+using journal = basic_journal<>;
 
 }  // namespace dpsgd

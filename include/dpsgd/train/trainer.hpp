@@ -17,6 +17,8 @@
 #include <limits>
 #include <optional>
 #include <span>
+#include <string>
+#include <string_view>
 #include <tuple>
 #include <type_traits>
 #include <utility>
@@ -40,7 +42,7 @@
 #include "dpsgd/privacy/noise.hpp"
 #include "dpsgd/privacy/sampling.hpp"
 #include "dpsgd/train/clipped_sum.hpp"
-#include "dpsgd/train/journal.hpp"
+#include "dpsgd/train/journal_base.hpp"
 #include "dpsgd/train/policies.hpp"
 #include "dpsgd/train/release.hpp"
 
@@ -56,8 +58,9 @@ constexpr auto step_event(const Clip& clip, const Noise& noise, const Sampling& 
 
 /// Where a run stands; handed to fit_options::on_progress on rank 0. Every number in it is public.
 struct progress {
-  std::uint64_t step, steps;
-  double seconds;
+  std::uint64_t step, steps;  // released so far, resumed ones included; to be released
+  std::uint64_t steps_here;   // released by this call
+  double seconds;             // that they took
   double epsilon;  // of this run so far
 };
 
@@ -68,7 +71,7 @@ struct fit_options {
   double learning_rate = 0.5;
   double delta = 1e-6;
   std::optional<std::uint64_t> insecure_seed{};      ///< of noise and sampling, for tests: the run is then not private
-  dpsgd::journal* journal = nullptr;                 ///< rank 0's ledger and checkpoints (train/journal.hpp)
+  journal_base* journal = nullptr;                   ///< rank 0's ledger and checkpoints (train/journal.hpp)
   std::uint64_t checkpoint_every = 0;                ///< steps; 0: at the end alone
   const std::atomic<bool>* stop = nullptr;           ///< when it becomes true on any rank, all stop after the same step
   std::function<void(const progress&)> on_progress{};
@@ -120,6 +123,13 @@ inline constexpr int roles = is_world<T>::value + is_clip<T>::value + is_noise<T
 template <class P>
 using held = std::conditional_t<is_world<std::remove_cvref_t<P>>::value && std::is_lvalue_reference_v<P>,
                                 std::remove_cvref_t<P>&, std::remove_cvref_t<P>>;
+
+/// "rank 2: waited ..." or "waited ..." -> "rank 2: in step 17: waited ..."
+inline std::string in_step(std::uint64_t step, int rank, std::string_view what) {
+  const auto prefix = text("rank ", rank, ": ");
+  if (what.starts_with(prefix)) what.remove_prefix(prefix.size());
+  return text(prefix, "in step ", step, ": ", what);
+}
 
 }  // namespace detail
 
@@ -278,8 +288,9 @@ fit_report trainer<Policies...>::fit(Model& model, const Records& data, const fi
   }
   const exposure exposed{.insecure_seed = o.insecure_seed.has_value()};
   if (root && o.journal) {
-    if (exposed.any()) o.journal->begin(state, no_privacy_event{exposed}, report.target_steps, accountant);
-    else o.journal->begin(state, step, report.target_steps, accountant);
+    if (exposed.any()) o.journal->begin(state, no_privacy_event{exposed}, report.target_steps);
+    else if constexpr (std::convertible_to<event_type, recorded_event>) o.journal->begin(state, step, report.target_steps);
+    else fail("a journal cannot hold this kind of event; add it to recorded_event in accounting/events.hpp");
   }
   random_key key = o.insecure_seed ? random_key::from_seed(*o.insecure_seed) : root ? random_key::fresh() : random_key{};
   key = broadcast_value(world, key);
@@ -307,9 +318,12 @@ fit_report trainer<Policies...>::fit(Model& model, const Records& data, const fi
       o.journal->checkpoint(state);
     }
   };
-  const auto spent = [&](std::uint64_t steps) {
-    auto so_far = accountant;
-    so_far.add(step, steps);
+  // What `steps` steps spend; asked for ever more of them, so that the accountant's work adds up.
+  accountant_type so_far = accountant;
+  std::uint64_t counted = 0;
+  const auto spent = [&](std::uint64_t steps) -> const accountant_type& {
+    so_far.add(step, steps - counted);
+    counted = steps;
     return so_far;
   };
 
@@ -346,15 +360,17 @@ fit_report trainer<Policies...>::fit(Model& model, const Records& data, const fi
         granted = at--;  // what was reserved beyond is returned
       }
     } catch (const peer_lost& e) {
-      throw peer_lost(text("in step ", at + 1, ": ", e.what()));
+      throw peer_lost(detail::in_step(at + 1, world.rank(), e.what()));
     } catch (const interrupted& e) {
-      throw interrupted(text("in step ", at + 1, ": ", e.what()));
+      throw interrupted(detail::in_step(at + 1, world.rank(), e.what()));
+    } catch (const error& e) {
+      throw error(detail::in_step(at + 1, world.rank(), e.what()));
     }
     if (root && o.on_progress) {
       const auto now = clock::now();
       if (std::chrono::duration<double>(now - last_progress).count() >= o.progress_every || at + 1 == report.target_steps) {
         last_progress = now;
-        o.on_progress({at + 1, report.target_steps, std::chrono::duration<double>(now - start).count(),
+        o.on_progress({at + 1, report.target_steps, at + 1 - begun_at, std::chrono::duration<double>(now - start).count(),
                        make_claim(spent(at + 1), step, o.delta, exposed).epsilon});
       }
     }
