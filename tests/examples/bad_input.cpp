@@ -212,7 +212,8 @@ words placed(const small_task& task, words arguments) {
 
 TEST_CASE("bad input: the table") {
   for (const auto& c : table) {
-    CAPTURE(c.what);
+    const std::string what = c.what;
+    CAPTURE(what);
     const small_task task(c.csv ? 1 : 800);
     if (c.csv) write(task / "data.csv", c.csv);
     if (c.schema) write(task / "schema.json", c.schema);
