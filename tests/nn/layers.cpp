@@ -63,6 +63,9 @@ struct square : activation<functions::tanh> {  // y = x^2 needs x for its slope
       for (std::size_t c = 0; c < x.cols; ++c) dx(r, c) = 2 * x(r, c) * dy(r, c);
   }
 };
+struct forgetful_tanh : dpsgd::tanh {
+  static constexpr bool backward_needs_output = false;
+};
 }  // namespace
 
 TEST_CASE("check_layer passes a right layer of one's own and catches a wrong one") {
@@ -75,9 +78,6 @@ TEST_CASE("check_layer passes a right layer of one's own and catches a wrong one
 }
 
 TEST_CASE("check_layer catches a layer that says wrongly that it works in place, or that it needs no output") {
-  struct forgetful_tanh : dpsgd::tanh {
-    static constexpr bool backward_needs_output = false;
-  };
   CHECK_THROWS_WITH_AS(check_layer(square{}, 5), doctest::Contains("in place"), error);
   CHECK_THROWS_WITH_AS(check_layer(forgetful_tanh{}, 5), doctest::Contains("needs the output"), error);
 }
