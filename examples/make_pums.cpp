@@ -1,6 +1,4 @@
 /// make_pums: writes any number of synthetic census records (examples/pums.hpp) as a CSV file.
-#include <fcntl.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -9,69 +7,15 @@
 #include <csignal>
 #include <cstring>
 #include <iostream>
+#include <optional>
 
+#include "dpsgd/core/durable_file.hpp"
 #include "dpsgd/version.hpp"
 #include "pums.hpp"
 
 namespace {
 
-char unfinished[4096] = "";  // the temporary file's name, for the signal handler
-
-void drop_unfinished(int signal) {
-  ::unlink(unfinished);
-  ::signal(signal, SIG_DFL);
-  ::raise(signal);
-}
-
-/// A file that appears under its name only when it is whole: written beside it, flushed to the disk, renamed.
-/// "-" is standard output; what is not a regular file (a pipe, /dev/null) is written in place.
-class output_file {
- public:
-  explicit output_file(const std::string& path) : path_(path) {
-    if (path == "-") return;
-    struct stat info {};
-    const bool in_place = ::stat(path.c_str(), &info) == 0 && !S_ISREG(info.st_mode);
-    const auto name = in_place ? path : path + ".part-" + std::to_string(::getpid());
-    dpsgd::require(name.size() < sizeof unfinished, "the path is too long: ", path);
-    file_ = ::open(name.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    check(file_ >= 0, "cannot open");
-    if (in_place) return;
-    std::memcpy(unfinished, name.c_str(), name.size() + 1);
-    for (const int s : {SIGINT, SIGTERM, SIGHUP}) ::signal(s, drop_unfinished);
-  }
-  output_file(const output_file&) = delete;
-  output_file& operator=(const output_file&) = delete;
-  ~output_file() {
-    if (*unfinished) ::unlink(unfinished);
-  }
-
-  void write(std::string_view bytes) {
-    while (!bytes.empty()) {
-      const auto sent = ::write(file_, bytes.data(), bytes.size());
-      if (sent < 0 && errno == EINTR) continue;
-      check(sent > 0, "cannot write");
-      bytes.remove_prefix(static_cast<std::size_t>(sent));
-    }
-  }
-
-  void finish() {
-    if (file_ == STDOUT_FILENO) return;
-    if (*unfinished) check(::fsync(file_) == 0, "cannot flush to the disk");
-    check(::close(file_) == 0, "cannot close");
-    if (!*unfinished) return;
-    check(std::rename(unfinished, path_.c_str()) == 0, "cannot rename the finished file to");
-    *unfinished = 0;
-  }
-
- private:
-  void check(bool done, const char* what) const {
-    const char* why = std::strerror(errno);
-    dpsgd::require(done, what, " ", path_ == "-" ? "standard output" : path_, ": ", why);
-  }
-
-  std::string path_;
-  int file_ = STDOUT_FILENO;
-};
+volatile std::sig_atomic_t interrupted = 0;
 
 constexpr const char* about = R"(make_pums: synthetic census records as CSV, to try private training on.
 
@@ -108,23 +52,32 @@ int main(int argc, char** argv) {
   } catch (const CLI::ParseError& e) {
     return app.exit(e) == 0 ? 0 : 2;
   }
-  ::signal(SIGXFSZ, SIG_IGN);  // a file size limit is an error of write(), like a full disk
   try {
     const auto start = std::chrono::steady_clock::now();
     const auto key = dpsgd::random_key::from_seed(seed);
     const auto dirty = pums::dirty_words(share);
-    output_file file(path);
+    std::optional<dpsgd::durable_file> file;  // unfinished, it is removed: also when interrupted
+    if (path != "-") {
+      file.emplace(path);
+      for (const int s : {SIGINT, SIGTERM, SIGHUP}) std::signal(s, [](int) { interrupted = 1; });
+    }
+    const auto write = [&](const std::string& lines) {
+      if (file) return file->write(lines);
+      if (!dpsgd::detail::write_all(STDOUT_FILENO, lines.data(), lines.size()))
+        dpsgd::fail("cannot write to standard output: ", std::strerror(errno));
+    };
     pums::summary made;
     std::string text = pums::header();
     constexpr std::uint64_t chunk = 16384;  // rows, about 1 MB
     text.reserve(chunk * 80);
     while (made.records < rows) {
       pums::append_records(text, key, made.records, std::min(made.records + chunk, rows), dirty, made);
-      file.write(text);
+      write(text);
       text.clear();
+      dpsgd::require(!interrupted, "interrupted: ", path, " is as it was before");
     }
-    file.write(text);  // of no rows, the header
-    file.finish();
+    write(text);  // of no rows, the header
+    if (file) file->commit();
     const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
     std::cerr << "make_pums: " << made.records << " synthetic records (seed " << seed << ") in " << seconds.count()
               << " s";

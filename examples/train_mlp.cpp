@@ -84,8 +84,9 @@ dpsgd::mlp make_model(const settings& asked, const dpsgd::schema& columns) {
 
 /// What must be the same in a checkpoint and in the run that resumes it: all that the claim and the test set hang on.
 std::string describe(const settings& asked, const plan& p, const dpsgd::mlp& model, const dpsgd::dataset& data) {
-  std::string widths;
-  for (const auto w : model.widths()) widths += (widths.empty() ? "" : "-") + std::to_string(w);
+  std::string widths = std::to_string(model.inputs());
+  for (const auto w : asked.hidden) widths += "-" + std::to_string(w);
+  widths += "-" + std::to_string(model.outputs());
   std::string privacy = "no privacy";
   if (!asked.no_privacy) privacy = dpsgd::text("clip ", p.clip, ", noise multiplier ", p.noise_multiplier);
   if (asked.insecure_seed) privacy += dpsgd::text(", insecure seed ", *asked.insecure_seed);

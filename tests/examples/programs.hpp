@@ -71,6 +71,7 @@ class process {
  public:
   process(const workplace& place, const words& command, std::size_t file_limit = 0)
       : out_(place / "stdout"), err_(place / "stderr") {
+    write(out_, ""), write(err_, "");  // what an earlier program said must not be taken for this one's
     pid_ = ::fork();
     if (pid_ < 0) throw std::runtime_error("cannot fork");
     if (pid_ > 0) return;
@@ -164,11 +165,11 @@ inline words operator+(words left, const words& right) {
 /// `rows` records that a small network learns easily: y = 1 when a + b > 0, with every tenth label turned.
 inline std::string small_csv(int rows) {
   std::string csv = "a,b,kind,unused,y\n";
-  dpsgd::random_words words({dpsgd::random_key::from_seed(7), dpsgd::domain::user, 0, 0});
+  dpsgd::random_words draw({dpsgd::random_key::from_seed(7), dpsgd::domain::user, 0, 0});
   for (int i = 0; i < rows; ++i) {
-    const int a = static_cast<int>(words.below(201)) - 100, b = static_cast<int>(words.below(201)) - 100;
-    const bool turned = words.below(10) == 0;
-    csv += std::to_string(a) + "," + std::to_string(b) + "," + std::to_string(words.below(3)) + ",x," +
+    const int a = static_cast<int>(draw.below(201)) - 100, b = static_cast<int>(draw.below(201)) - 100;
+    const bool turned = draw.below(10) == 0;
+    csv += std::to_string(a) + "," + std::to_string(b) + "," + std::to_string(draw.below(3)) + ",x," +
            ((a + b > 0) != turned ? "1" : "0") + "\n";
   }
   return csv;

@@ -149,6 +149,41 @@ TEST_CASE("what is added is divided by the expected batch, not by the realised o
                         allreduce::any::from_name(name)));
 }
 
+// Zero-out adjacency, end to end: blank one row, and the sum that is released moves by at most the sensitivity, on any ranks.
+TEST_CASE("blanking one row moves the released sum by at most the clip bound") {
+  const double bound = 0.3, rate = 0.5, learning_rate = 1e-2;
+  const auto step = [&](int ranks, const std::vector<float>& x, const std::vector<float>& y, std::uint64_t seed) {
+    return train(ranks, dataset::from(x, width, y), {.steps = 1, .learning_rate = learning_rate, .delta = 1e-5, .insecure_seed = seed},
+                 flat_clip{bound}, no_noise{}, poisson_sampling{rate})[0];
+  };
+  const std::size_t n = 60;
+  const auto data = make_data(n);
+  double most = 0;
+  for (std::uint64_t seed = 0; seed < 20; ++seed)
+    for (const int ranks : {1, 3}) {
+      // The row that goes is huge, so that it is clipped. Blanked, it contributes nothing: its gradient is not finite.
+      std::vector<float> x(data.features().data, data.features().data + n * width), y(data.labels().begin(), data.labels().end());
+      const std::size_t row = seed * 3 % n;
+      for (std::size_t j = 0; j < width; ++j) x[row * width + j] = 1e3f;
+      const auto with = step(ranks, x, y, seed);
+      for (std::size_t j = 0; j < width; ++j) x[row * width + j] = 3e38f;
+      const auto without = step(ranks, x, y, seed);
+      double square = 0;
+      for (std::size_t i = 0; i < with.size(); ++i) square += std::pow(double{with[i]} - without[i], 2);
+      const double moved = std::sqrt(square) / learning_rate * rate * n;
+      CHECK(moved <= bound * 1.001);  // the parameters are floats
+      most = std::max(most, moved);
+    }
+  CHECK(most > 0.9 * bound);  // and the test looks at rows that count
+}
+
+TEST_CASE("materialised norms, a policy for teaching, train the same model") {
+  const auto data = make_data();
+  const fit_options o{.steps = 20, .learning_rate = 0.3, .delta = 1e-5, .insecure_seed = 5};
+  CHECK(distance(train(2, data, o, flat_clip{0.2}, gaussian_noise{1.0}, poisson_sampling{0.1}, materialised_norms{})[0],
+                 train(2, data, o, flat_clip{0.2}, gaussian_noise{1.0}, poisson_sampling{0.1}, ghost_norms{})[0]) < 1e-4);
+}
+
 TEST_CASE("every fit draws a fresh key: two runs differ, a seeded run repeats bit by bit") {
   const auto data = make_data();
   const auto go = [&](std::optional<std::uint64_t> seed) {
@@ -274,6 +309,34 @@ TEST_CASE("a seeded run that is cut and resumed, at another number of ranks, goe
   CHECK(resumed == whole);
   run(2, 1, false, dir.path / "c");
   CHECK(distance(run(3, 0, true, dir.path / "c"), whole) < 1e-4);
+}
+
+TEST_CASE("a checkpoint is not resumed with other noise, clip or sampling: one claim could not cover both") {
+  const auto data = make_data();
+  const scratch dir;
+  const auto fit = [&](double multiplier, double rate, std::optional<std::uint64_t> seed, std::uint64_t steps, bool resume) {
+    journal keep;
+    keep.keep_checkpoints(dir.path, "toy", resume);
+    mlp model({width, 8, 1});
+    trainer t{flat_clip{}, gaussian_noise{multiplier}, poisson_sampling{rate}};
+    return t.fit(model, data, {.steps = steps, .delta = 1e-5, .insecure_seed = seed, .journal = &keep});
+  };
+  fit(1.0, 0.1, {}, 10, false);
+  CHECK_THROWS_WITH_AS(fit(10.0, 0.1, {}, 20, true), doctest::Contains("this checkpoint's steps were"), error);
+  CHECK_THROWS_WITH_AS(fit(1.0, 0.01, {}, 20, true), doctest::Contains("this checkpoint's steps were"), error);
+  CHECK_THROWS_WITH_AS(fit(1.0, 0.1, 7, 20, true), doctest::Contains("this checkpoint's steps were"), error);
+  CHECK(fit(1.0, 0.1, {}, 20, true).steps == 20);
+}
+
+TEST_CASE("a record on two ranks would count twice: it is refused") {
+  const auto data = make_data();
+  CHECK_THROWS_WITH_AS(threads::run(2,
+                                    [&](auto& world) {
+                                      mlp model({width, 8, 1});
+                                      trainer t{world, flat_clip{}, gaussian_noise{}, poisson_sampling{0.1}};
+                                      t.fit(model, data, {.steps = 5, .delta = 1e-5});  // without shard()
+                                    }),
+                       doctest::Contains("give each rank its own part"), error);
 }
 
 TEST_CASE("the ledger counts what is released, over runs, and its budget stops a run") {
