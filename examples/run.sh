@@ -21,9 +21,29 @@ if [ ! -e "$records" ]; then  # in two steps, so that an interrupted run leaves 
   mv "$records.part" "$records"
 fi
 
-# Open MPI: root in a container is fine, and so are more ranks than cores. It kills a job one second after telling it to
-# stop; a checkpoint may take longer. (Other MPIs ignore these.)
+# Open MPI: root in a container is fine, and so are more ranks than cores. When a rank dies or mpirun is told to stop, it
+# waits this many seconds, sends SIGTERM, waits as many again, and kills: time for the others to say where they were.
+# Quiet: the trainer says itself what happened. (Other MPIs ignore all these.)
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=none
-export OMPI_MCA_odls_base_sigkill_timeout=30
-exec mpirun -n 2 build/release/examples/train_mlp --csv "$records" --schema examples/pums.schema.json "$@"
+export OMPI_MCA_odls_base_sigkill_timeout=2 OMPI_MCA_orte_execute_quiet=1
+
+# Ctrl-C goes to the ranks themselves, which then stop at one step and leave a checkpoint at once; mpirun would first
+# wait. Hence a process group of its own for mpirun (set -m), out of the terminal's reach.
+set -m
+mpirun -n 2 build/release/examples/train_mlp --csv "$records" --schema examples/pums.schema.json "$@" </dev/null &
+mpirun=$!
+stop_ranks() {
+  local ranks
+  ranks=$(cat /proc/$mpirun/task/*/children 2>/dev/null) || true
+  # shellcheck disable=SC2086
+  kill -TERM ${ranks:-$mpirun} 2>/dev/null || true
+}
+trap stop_ranks INT TERM
+status=0
+wait $mpirun || status=$?
+while kill -0 $mpirun 2>/dev/null; do  # a signal had ended the wait
+  status=0
+  wait $mpirun || status=$?
+done
+exit $status

@@ -32,7 +32,8 @@ struct gain {
   std::array<tensor_shape, 1> tensors(std::size_t inputs) const { return {tensor_shape{1, inputs, 1.0}}; }
   void forward(auto&, auto w, auto x, auto y) const {
     for (std::size_t r = 0; r < x.rows; ++r)
-      for (std::size_t c = 0; c < x.cols; ++c) y(r, c) = x(r, c) * w[0].plain(0, c) * (Wrong == 3 ? static_cast<float>(x.rows) : 1.0f);
+      for (std::size_t c = 0; c < x.cols; ++c)
+        y(r, c) = x(r, c) * w[0].plain(0, c) * (Wrong == 3 ? static_cast<float>(x.rows) : 1.0f);
   }
   void backward(auto&, auto w, auto, auto, auto dy, auto dx) const {
     for (std::size_t r = 0; r < dy.rows; ++r)
@@ -51,6 +52,20 @@ struct ghost_gain : gain<0> {
       for (std::size_t c = 0; c < dy.cols; ++c) norm2[r] += dy(r, c) * dy(r, c) * (Wrong ? 1.0f : x(r, c) * x(r, c));
   }
 };
+/// Says that it works in place, and needs x.
+struct square : activation<functions::tanh> {  // y = x^2 needs x for its slope
+  void forward(auto&, auto, auto x, auto y) const {
+    for (std::size_t r = 0; r < x.rows; ++r)
+      for (std::size_t c = 0; c < x.cols; ++c) y(r, c) = x(r, c) * x(r, c);
+  }
+  void backward(auto&, auto, auto x, auto, auto dy, auto dx) const {
+    for (std::size_t r = 0; r < x.rows; ++r)
+      for (std::size_t c = 0; c < x.cols; ++c) dx(r, c) = 2 * x(r, c) * dy(r, c);
+  }
+};
+struct forgetful_tanh : dpsgd::tanh {
+  static constexpr bool backward_needs_output = false;
+};
 }  // namespace
 
 TEST_CASE("check_layer passes a right layer of one's own and catches a wrong one") {
@@ -62,6 +77,11 @@ TEST_CASE("check_layer passes a right layer of one's own and catches a wrong one
   CHECK_THROWS_WITH_AS(check_layer(ghost_gain<true>{}, 9), doctest::Contains("ghost norm"), error);
 }
 
+TEST_CASE("check_layer catches a layer that says wrongly that it works in place, or that it needs no output") {
+  CHECK_THROWS_WITH_AS(check_layer(square{}, 5), doctest::Contains("in place"), error);
+  CHECK_THROWS_WITH_AS(check_layer(forgetful_tanh{}, 5), doctest::Contains("needs the output"), error);
+}
+
 TEST_CASE_TEMPLATE("a loss's gradient is that of its value, for each example alone", Loss, sigmoid_cross_entropy,
                    softmax_cross_entropy, squared_error) {
   const Loss loss;
@@ -70,7 +90,8 @@ TEST_CASE_TEMPLATE("a loss's gradient is that of its value, for each example alo
   cpu::backend b;
   test::matrix y(n, out, 1), label(n, 1), dy(n, out);
   for (std::size_t r = 0; r < n; ++r) {
-    label.view(r, 0) = std::is_same_v<Loss, softmax_cross_entropy> ? static_cast<float>(r % 5) : static_cast<float>(r % 2);
+    label.view(r, 0) =
+        std::is_same_v<Loss, softmax_cross_entropy> ? static_cast<float>(r % 5) : static_cast<float>(r % 2);
     for (std::size_t c = 0; c < out; ++c) y.view(r, c) *= 6;
   }
   loss.gradient(b, y.view, label.view, dy.view);
@@ -111,7 +132,8 @@ TEST_CASE("an mlp has torch.nn.Sequential's parameters, in its order, and begins
     const double w = big.parameters()[i];
     square += w * w, most = std::max(most, std::abs(w));
   }
-  CHECK(square / 30'000 == doctest::Approx(2.0 / 100).epsilon(0.05));  // He: variance 2 / inputs; 0.05 is 10 standard errors
+  CHECK(square / 30'000 ==
+        doctest::Approx(2.0 / 100).epsilon(0.05));  // He: variance 2 / inputs; 0.05 is 10 standard errors
   CHECK(most <= std::sqrt(6.0 / 100));
   // Another seed, other weights; the same seed, the same.
   mlp a({3, 4, 2}, {.seed = 5}), c({3, 4, 2}, {.seed = 5}), d({3, 4, 2}, {.seed = 6});

@@ -10,6 +10,7 @@
 
 #include "dpsgd/cpu/backend.hpp"
 #include "dpsgd/nn/mlp.hpp"
+#include "dpsgd/testing/laws.hpp"
 #include "support.hpp"
 
 using namespace dpsgd;
@@ -160,6 +161,64 @@ TEST_CASE("a gradient that is not finite counts as zero and leaves no trace; an 
       const auto alone = p.sum(flat_clip{0.5}, {37});
       if (skipped == 1) CHECK(std::all_of(alone.begin(), alone.end(), [](float v) { return v == 0; }));
     }
+}
+
+TEST_CASE("a clip whose factor is infinite at norm 0 does no harm, and check_clip names it") {
+  struct dividing_clip {
+    double factor(double norm) const { return 0.5 / norm; }
+    l2_sensitivity<zero_out> sensitivity() const { return {0.5}; }
+  };
+  for (const float scale : {0.0f, 1e-25f, 1e-18f}) {
+    problem p({4, 3, 1}, 10, {.loss = any_loss{squared_error{}}});
+    for (auto& w : p.model.parameters()) w *= scale;  // tiny outputs and no error: gradients that underflow
+    p.backend.weights_changed(p.weights, p.model.parameters().data());
+    std::fill(p.labels.begin(), p.labels.end(), 0.0f);
+    for (std::uint32_t row = 0; row < 10; ++row) {
+      double square = 0;
+      for (const double v : p.sum(dividing_clip{}, {row})) square += v * v;
+      REQUIRE(std::sqrt(square) <= 0.5);  // a NaN fails too
+    }
+  }
+  CHECK_THROWS_AS(testing::check_clip(dividing_clip{}), error);
+}
+
+// Found by a reader: the second tanh overwrote the output that the first one's derivative is made of.
+TEST_CASE("layers that work in place leave alone what the layer before needs") {
+  using net = sequential<squared_error, linear, relu, dpsgd::tanh>;
+  const std::vector<std::vector<net::any_layer>> chains{{linear{5}, dpsgd::tanh{}, dpsgd::tanh{}, linear{1}},
+                                                        {linear{5}, dpsgd::tanh{}, relu{}, dpsgd::tanh{}, linear{1}},
+                                                        {dpsgd::tanh{}, relu{}, linear{1}}};
+  for (const auto& chain : chains) {
+    net model(4, {}, chain);
+    test::matrix x(12, 4, 3), labels(12, 1, 4);
+    cpu::backend b;
+    cpu::backend::weights weights(model.shapes());
+    b.weights_changed(weights, model.parameters().data());
+    const auto rows = first(12);
+    std::vector<float> g(model.parameters().size());
+    double skipped = 0;
+    clipped_sum_workspace<cpu::backend, net> workspace(b, model, 12);
+    workspace(weights, x.view, labels.view, {rows.data(), 12}, no_clip{}, g.data(), skipped);
+    const auto loss = [&] {
+      b.weights_changed(weights, model.parameters().data());
+      tape<cpu::backend, net> t(b, model, 12);
+      b.gather_rows(x.view, {rows.data(), 12}, t.value(0, 12));
+      t.forward(weights, 12);
+      double total = 0;
+      for (std::size_t r = 0; r < 12; ++r) total += model.loss().value({t.outputs(12).row(r), 1}, labels.view(r, 0));
+      return total;
+    };
+    for (std::size_t i = 0; i < g.size(); ++i) {
+      float& w = model.parameters()[i];
+      const float old = w, h = 3e-3f;
+      w = old + h;
+      const double above = loss();
+      w = old - h;
+      const double below = loss();
+      w = old;
+      CHECK(std::abs(g[i] - (above - below) / (2 * double{h})) < 5e-3 * (1 + std::abs(g[i])));
+    }
+  }
 }
 
 TEST_CASE("an empty batch gives zero") {

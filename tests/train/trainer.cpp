@@ -311,6 +311,34 @@ TEST_CASE("a seeded run that is cut and resumed, at another number of ranks, goe
   CHECK(distance(run(3, 0, true, dir.path / "c"), whole) < 1e-4);
 }
 
+TEST_CASE("a checkpoint is not resumed with other noise, clip or sampling: one claim could not cover both") {
+  const auto data = make_data();
+  const scratch dir;
+  const auto fit = [&](double multiplier, double rate, std::optional<std::uint64_t> seed, std::uint64_t steps, bool resume) {
+    journal keep;
+    keep.keep_checkpoints(dir.path, "toy", resume);
+    mlp model({width, 8, 1});
+    trainer t{flat_clip{}, gaussian_noise{multiplier}, poisson_sampling{rate}};
+    return t.fit(model, data, {.steps = steps, .delta = 1e-5, .insecure_seed = seed, .journal = &keep});
+  };
+  fit(1.0, 0.1, {}, 10, false);
+  CHECK_THROWS_WITH_AS(fit(10.0, 0.1, {}, 20, true), doctest::Contains("this checkpoint's steps were"), error);
+  CHECK_THROWS_WITH_AS(fit(1.0, 0.01, {}, 20, true), doctest::Contains("this checkpoint's steps were"), error);
+  CHECK_THROWS_WITH_AS(fit(1.0, 0.1, 7, 20, true), doctest::Contains("this checkpoint's steps were"), error);
+  CHECK(fit(1.0, 0.1, {}, 20, true).steps == 20);
+}
+
+TEST_CASE("a record on two ranks would count twice: it is refused") {
+  const auto data = make_data();
+  CHECK_THROWS_WITH_AS(threads::run(2,
+                                    [&](auto& world) {
+                                      mlp model({width, 8, 1});
+                                      trainer t{world, flat_clip{}, gaussian_noise{}, poisson_sampling{0.1}};
+                                      t.fit(model, data, {.steps = 5, .delta = 1e-5});  // without shard()
+                                    }),
+                       doctest::Contains("give each rank its own part"), error);
+}
+
 TEST_CASE("the ledger counts what is released, over runs, and its budget stops a run") {
   const auto data = make_data();
   const scratch dir;

@@ -14,6 +14,7 @@
 /// and, if a ledger is to hold it, kind() and each_number(f) (see accounting/ledger.hpp).
 #pragma once
 
+#include <charconv>
 #include <concepts>
 #include <cstdint>
 #include <limits>
@@ -160,6 +161,18 @@ static_assert(privacy_event<no_privacy_event> && privacy_event<refused_event>);
 /// The events that a ledger can hold. A new kind of event is added here; an older dpsgd refuses a file that has it.
 using recorded_event =
     std::variant<poisson_sampled<gaussian_event<zero_out>>, gaussian_event<zero_out>, no_privacy_event>;
+
+/// An event as files have it: "poisson-gaussian zero-out rate=0.01 multiplier=0.9". Numbers read back as the same doubles.
+template <class Event>
+std::string event_words(Event event) {
+  std::string text = Event::kind() + " " + std::string(Event::adjacency::name);
+  event.each_number([&](const char* name, double number) {
+    char digits[32];
+    text += std::string(" ") + name + "=";
+    text.append(digits, std::to_chars(digits, digits + sizeof digits, number).ptr);
+  });
+  return text;
+}
 
 /// An accountant adds up events and says what they spend: add(event, steps), spent(delta).epsilon, a name.
 /// Law: spent(delta).epsilon is never below the true epsilon of what was added, at that delta.

@@ -81,7 +81,7 @@ class ledger {
   template <class Event>
   void begin(const Event& event) {
     event.check();
-    append("run " + words(event));
+    append("run " + event_words(event));
     runs_.push_back({event, 0, 0});
     begun_ = true;
   }
@@ -145,18 +145,6 @@ class ledger {
     std::string digits = " #0000000000000000";
     for (std::size_t i = 0; i < 16; ++i) digits[2 + i] = "0123456789abcdef"[sum >> (60 - 4 * i) & 15];
     return digits;
-  }
-
-  /// "poisson-gaussian zero-out rate=0.01 multiplier=0.9". Numbers read back as the same doubles.
-  template <class Event>
-  static std::string words(Event event) {
-    std::string text = Event::kind() + " " + std::string(Event::adjacency::name);
-    event.each_number([&](const char* name, double number) {
-      char digits[32];
-      text += std::string(" ") + name + "=";
-      text.append(digits, std::to_chars(digits, digits + sizeof digits, number).ptr);
-    });
-    return text;
   }
 
   /// The event of these words, if they are of its kind and nothing else.

@@ -4,7 +4,9 @@
 ///     std::size_t outputs(std::size_t inputs) const;                  // columns of y for so many columns of x
 ///     void forward(auto& b, auto w, auto x, auto y) const;            // y (batch, out) from x (batch, in)
 ///     void backward(auto& b, auto w, auto x, auto y, auto dy, auto dx) const;   // dx = dL/dx, one row an example
-///     static constexpr bool in_place = true;     // if y may lie where x lay, and backward does without x
+///     static constexpr bool in_place = true;     // if y may lie where x lay and dx where dy lay: backward does without x
+///     static constexpr bool backward_needs_output = false;   // if backward does without y, so that the next layer may
+///                                                             // work in place
 ///     // with parameters also
 ///     std::array<tensor_shape, K> tensors(std::size_t inputs) const;  // w[k] and g[k] have these shapes
 ///     void gradient(auto& b, auto x, auto dy, auto g) const;          // g[k] += sum over the rows of dL/dw[k]
@@ -42,5 +44,9 @@ concept layer_with_parameters = layer<L> && requires(const L l, std::size_t inpu
 /// Whether L's output may lie where its input lay.
 template <class L>
 inline constexpr bool in_place = requires { requires L::in_place; };
+
+/// Whether L's backward reads its output, which must then stay as it is. Layers that say nothing are taken to.
+template <class L>
+inline constexpr bool needs_output = !requires { requires !L::backward_needs_output; };
 
 }  // namespace dpsgd

@@ -19,6 +19,7 @@ enum class initial {
 /// One example's gradient is the outer product of its delta and its input (and the delta, for the bias), so that its
 /// squared norm is |delta|^2 (|x|^2 + 1), without forming it (Goodfellow 2015).
 struct linear {
+  static constexpr bool backward_needs_output = false;
   std::size_t out = 1;
   initial init = initial::he;
 

@@ -22,13 +22,13 @@
 namespace dpsgd::testing {
 
 /// A clip never lets more through than its sensitivity: norm * factor(norm) <= sensitivity, the factor finite and not
-/// negative, for norms from 1e-30 to 1e30.
+/// negative, for norm 0 and norms from 1e-30 to 1e30.
 template <clip_policy Clip>
   requires bounded<Clip>
 void check_clip(const Clip& clip) {
   const double most = clip.sensitivity().value;
   require(most > 0 && std::isfinite(most), "check_clip: the sensitivity must be positive and finite; it is ", most);
-  for (double norm = 1e-30; norm < 1e30; norm *= 1.01) {
+  for (double norm = 0; norm < 1e30; norm = norm == 0 ? 1e-30 : norm * 1.01) {
     const double factor = clip.factor(norm);
     require(std::isfinite(factor) && factor >= 0, "check_clip: the factor of norm ", norm, " is ", factor);
     require(norm * factor <= most * (1 + 1e-12), "check_clip: a gradient of norm ", norm, " keeps norm ", norm * factor,
@@ -146,8 +146,27 @@ void check_layer(const Layer& l, std::size_t inputs, std::uint64_t seed = 1) {
       close(dx(r, c), (above + below) / (2 * double{h}), "dx");
     }
 
-  // A row alone comes out as in the batch.
+  // What it says of itself: backward does without y, or without x.
   value();
+  if constexpr (!needs_output<Layer>) {
+    const auto again = make(n, inputs), nothing = make(n, outputs);
+    l.backward(b, weights + 0, x, nothing, dy, again);
+    for (std::size_t r = 0; r < n; ++r)
+      for (std::size_t c = 0; c < inputs; ++c)
+        require(again(r, c) == dx(r, c), "check_layer: backward needs the output, though it says that it does not");
+  }
+  if constexpr (in_place<Layer>) {
+    const auto both = make(n, inputs), deltas = make(n, inputs);
+    for (std::size_t r = 0; r < n; ++r)
+      for (std::size_t c = 0; c < inputs; ++c) both(r, c) = x(r, c), deltas(r, c) = dy(r, c);
+    l.forward(b, weights + 0, both, both);
+    l.backward(b, weights + 0, both, both, deltas, deltas);
+    for (std::size_t r = 0; r < n; ++r)
+      for (std::size_t c = 0; c < inputs; ++c)
+        require(both(r, c) == y(r, c) && deltas(r, c) == dx(r, c), "check_layer: it gives another result in place");
+  }
+
+  // A row alone comes out as in the batch.
   const auto alone = make(1, outputs);
   for (std::size_t r = 0; r < n; ++r) {
     l.forward(b, weights + 0, x.rows_of(r, 1), alone);

@@ -40,9 +40,10 @@ struct clip_factors {
 
   void operator()(std::size_t i) const {
     const double norm = std::sqrt(static_cast<double>(norm2[i]));
-    const double wanted = clip.factor(norm) * shrink, most = limit / norm;
-    const bool finite = norm2[i] <= 3.4028234e38f;  // false for NaN and infinity
-    const double use = wanted < most ? wanted : most;  // a NaN or infinite `wanted` gives most; norm = 0 gives wanted
+    // A square below 1e-30 may have underflowed: the norm is then at most 1e-15.
+    const double wanted = clip.factor(norm) * shrink, most = limit / (norm > 1e-15 ? norm : 1e-15);
+    const bool finite = norm2[i] <= 3.4028234e38f;     // false for NaN and infinity
+    const double use = wanted < most ? wanted : most;  // a NaN or infinite `wanted` gives most
     factor[i] = finite && use > 0 ? static_cast<float>(use) : 0.0f;
     not_finite[i] = finite ? 0.0f : 1.0f;
   }

@@ -24,9 +24,12 @@ namespace dpsgd {
 
 namespace detail {
 
-inline void save(const training_state& state, const std::filesystem::path& file, std::string_view description) {
+/// `event` is what each of its steps was: steps of another event are another claim.
+inline void save(const training_state& state, const std::filesystem::path& file, std::string_view description,
+                 std::string_view event) {
   sealed_writer out("dpsgd-checkpoint 1");
   out.put(description);
+  out.put(event);
   out.put(state.step);
   out.put(std::span<const float>(state.parameters));
   out.put(std::uint64_t{state.moments.size()});
@@ -34,12 +37,15 @@ inline void save(const training_state& state, const std::filesystem::path& file,
   out.write(file);
 }
 
-/// Throws dpsgd::error when the file is damaged or of another model, optimizer or description.
-inline void load(training_state& state, const std::filesystem::path& file, std::string_view description) {
+/// Throws dpsgd::error when the file is damaged or of another model, optimizer, description or event.
+inline void load(training_state& state, const std::filesystem::path& file, std::string_view description, std::string_view event) {
   sealed_reader in(file, "dpsgd-checkpoint 1");
   const auto theirs = in.get_text();
   require(theirs == description, file.string(), ": this checkpoint is of another run: it has ", theirs, ", this one ",
           description);
+  const auto steps_were = in.get_text();
+  require(steps_were == event, file.string(), ": this checkpoint's steps were ", steps_were, ", this run's would be ", event,
+          ": one claim cannot cover both; resume with the same clip, noise and sampling");
   state.step = in.get<std::uint64_t>();
   in.get(state.parameters);
   const auto count = in.get<std::uint64_t>();
@@ -71,7 +77,8 @@ class basic_journal : public journal_base {
   }
 
   void begin(training_state& state, const recorded_event& event, std::uint64_t target) override {
-    if (resume_) detail::load(state, file_, description_);
+    event_ = std::visit([](const auto& e) { return event_words(e); }, event);
+    if (resume_) detail::load(state, file_, description_, event_);
     begun_at_ = state.step, target_ = target;
     if (!book_) return;
     std::visit(
@@ -95,7 +102,7 @@ class basic_journal : public journal_base {
   }
 
   void checkpoint(const training_state& state) override {
-    if (!file_.empty()) detail::save(state, file_, description_);
+    if (!file_.empty()) detail::save(state, file_, description_, event_);
     if (book_) {
       left_ += book_->granted() - (state.step - begun_at_);
       book_->settle(state.step - begun_at_);
@@ -106,7 +113,7 @@ class basic_journal : public journal_base {
   ledger* book_ = nullptr;
   std::optional<privacy_target> budget_;
   std::filesystem::path file_;
-  std::string description_;
+  std::string description_, event_;
   bool resume_ = false;
   std::uint64_t begun_at_ = 0, target_ = 0, left_ = std::numeric_limits<std::uint64_t>::max() / 2;
 };

@@ -18,7 +18,8 @@ namespace dpsgd {
 ///   x = value(0) -> layer 0 -> value(1) -> ... -> value(L) = y -> loss
 ///                   layer 0 <- delta(1) <- ... <- delta(L) = dL/dy
 ///
-/// A layer that works in place shares its output's memory with its input's, and its deltas likewise.
+/// A layer that works in place shares its output's memory with its input's, and its deltas likewise, where the layer before
+/// does not need that output again.
 template <class Backend, class Model>
 class tape {
  public:
@@ -83,9 +84,12 @@ class tape {
   }
 
  private:
+  /// Layer i may overwrite its input: it can, nobody needs the input of the first layer for gradients, and the layer before
+  /// does not need its output again.
   bool works_in_place(std::size_t i) const {
-    // The first layer's input is also an activation that gradients are made of: it stays.
-    return i > 0 && std::visit([](const auto& l) { return in_place<std::decay_t<decltype(l)>>; }, model_->layers()[i]);
+    const auto ask = [&](std::size_t layer, auto question) { return std::visit(question, model_->layers()[layer]); };
+    return i > 0 && ask(i, []<class L>(const L&) { return in_place<L>; }) &&
+           !ask(i - 1, []<class L>(const L&) { return needs_output<L>; });
   }
   matrix make(std::size_t rows, std::size_t cols) {
     const auto stride = Backend::stride(cols);

@@ -239,6 +239,23 @@ void trainer<Policies...>::check(std::uint64_t all, const fit_options& o) {
   require(all > 0, "there is nothing to train on: the data has no positions");
 }
 
+namespace detail {
+
+/// The same record on two ranks would count twice, and the sensitivity would be wrong: the ranks' positions must be ranges that
+/// do not meet, as shard() and the parts of a file are.
+template <class World, class Records>
+void check_shards(World& world, const Records& data) {
+  const auto n = data.records();
+  const std::array<std::uint64_t, 3> mine{n, n ? data.position(0) : 0, n ? data.position(n - 1) : 0};
+  const auto all = gather_all(world, mine);
+  for (std::size_t a = 0; a < all.size(); ++a)
+    for (std::size_t b = a + 1; b < all.size(); ++b)
+      require(all[a][0] == 0 || all[b][0] == 0 || all[a][2] < all[b][1] || all[b][2] < all[a][1], "ranks ", a, " and ", b,
+              " hold records of the same range of positions; give each rank its own part: dpsgd::shard(data, world)");
+}
+
+}  // namespace detail
+
 template <class... Policies>
 template <class Model, class Records>
 fit_report trainer<Policies...>::fit(Model& model, const Records& data, const fit_options& o) {
@@ -254,6 +271,7 @@ fit_report trainer<Policies...>::fit(Model& model, const Records& data, const fi
   const bool root = world.rank() == 0;
 
   check(data.all(), o);
+  detail::check_shards(world, data);
   require(data.features().cols == model.inputs(), "the model has ", model.inputs(), " inputs, but the data ",
           data.features().cols, " features");
   const event_type step = event();
