@@ -82,11 +82,9 @@ double measure_peak() {
     const auto start = clock_type::now();
     for (int i = 0; i < 20'000; ++i) {
 #pragma GCC unroll 12
-      for (auto& s : sum) {
-        s = s * x + y;
-        asm volatile("" : "+v"(s));  // the chain is needed, and stays in its register
-      }
+      for (int k = 0; k < 12; ++k) sum[k] = sum[k] * x + y;
     }
+    for (int k = 0; k < 12; ++k) asm volatile("" : : "m"(sum[k]));  // the results are needed
     best = std::min(best, seconds_since(start));
   }
   return 20'000.0 * 12 * 2 * (sizeof(wide) / 4) / best / 1e9;

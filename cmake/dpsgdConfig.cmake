@@ -35,7 +35,6 @@ if(dpsgd_FOUND STREQUAL "FALSE")
   return()
 endif()
 
-find_dependency(Eigen3 3.4 NO_MODULE)
 find_dependency(Threads)
 include(${CMAKE_CURRENT_LIST_DIR}/dpsgd-core.cmake)
 foreach(component mpi json)

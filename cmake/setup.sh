@@ -8,7 +8,7 @@ dpsgd_packages='
 build      cmake               cmake
 build      g++                 g++
 build      ninja-build         ninja
-build      libeigen3-dev       include/eigen3/Eigen/Core
+tests      libeigen3-dev       include/eigen3/Eigen/Core
 mpi        libopenmpi-dev      mpicxx
 mpi        openmpi-bin         mpirun
 tests      doctest-dev         include/doctest/doctest.h

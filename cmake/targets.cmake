@@ -1,5 +1,4 @@
 # The library: interface targets only. The headers are found by folder, so a new header needs no line here.
-find_package(Eigen3 3.4 REQUIRED NO_MODULE)
 find_package(Threads REQUIRED)
 find_package(nlohmann_json 3.11 QUIET)
 if(DPSGD_MPI)
@@ -35,7 +34,7 @@ foreach(component mpi cuda json)
 endforeach()
 
 dpsgd_library(core ON ${headers})
-target_link_libraries(dpsgd_core INTERFACE Eigen3::Eigen Threads::Threads)
+target_link_libraries(dpsgd_core INTERFACE Threads::Threads)
 
 dpsgd_library(mpi "${MPI_CXX_FOUND}" ${mpi_headers})
 target_link_libraries(dpsgd_mpi INTERFACE dpsgd_core MPI::MPI_CXX)

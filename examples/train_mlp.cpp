@@ -82,7 +82,8 @@ dpsgd::mlp make_model(const settings& asked, const dpsgd::schema& columns) {
   return dpsgd::mlp(widths, options);
 }
 
-/// What must be the same in a checkpoint and in the run that resumes it: all that the claim and the test set hang on.
+/// What must be the same in a checkpoint and in the run that resumes it: all that the claim and the test set hang on. Public:
+/// no digest of the data, which would tell somebody who knows all rows but one whether a guess at that one is right.
 std::string describe(const settings& asked, const plan& p, const dpsgd::mlp& model, const dpsgd::dataset& data) {
   std::string widths = std::to_string(model.inputs());
   for (const auto w : asked.hidden) widths += "-" + std::to_string(w);
@@ -90,7 +91,7 @@ std::string describe(const settings& asked, const plan& p, const dpsgd::mlp& mod
   std::string privacy = "no privacy";
   if (!asked.no_privacy) privacy = dpsgd::text("clip ", p.clip, ", noise multiplier ", p.noise_multiplier);
   if (asked.insecure_seed) privacy += dpsgd::text(", insecure seed ", *asked.insecure_seed);
-  return dpsgd::text("[data ", data.digest().hex(), ", split seed ", asked.seed, ", test fraction ",
+  return dpsgd::text("[", data.universe(), " rows, split seed ", asked.seed, ", test fraction ",
                      asked.test_fraction, ", mlp ", widths, " ", asked.activation, ", ", asked.optimizer,
                      ", sampling rate ", p.rate, ", ", privacy, "]");
 }

@@ -1,4 +1,4 @@
-/// Everything of dpsgd that runs on the CPU. Needs Eigen alone; ranks over MPI are in dpsgd/mpi.hpp.
+/// Everything of dpsgd that runs on the CPU. Needs the standard library alone; ranks over MPI are in dpsgd/mpi.hpp.
 #pragma once
 
 #include "dpsgd/accounting/calibrate.hpp"

@@ -383,6 +383,7 @@ TEST_CASE("bad rows can be dropped: they are counted, and predictions keep their
   REQUIRE_MESSAGE(guesses.status == 0, guesses.err);
   CHECK(std::count(guesses.out.begin(), guesses.out.end(), '\n') == 804);
   CHECK(guesses.out.find("\nNA,NA\nNA,NA\n") != std::string::npos);
+  CHECK_FALSE(guesses.out.ends_with("NA,NA\n"));  // the last row is good
 }
 
 TEST_CASE("predict: agrees with the library, with and without the label's column") {

@@ -1,4 +1,4 @@
-# cmake -DCOMPILER= -DCASE= -DINCLUDE= -DEIGEN_INCLUDE= -P check.cmake: see CMakeLists.txt here.
+# cmake -DCOMPILER= -DCASE= -DINCLUDE= -P check.cmake: see CMakeLists.txt here.
 function(refuse text)
   message(NOTICE "${CASE}: ${text}")  # as it is: FATAL_ERROR would wrap the compiler's lines
   message(FATAL_ERROR "not refused as it must be")
@@ -14,7 +14,7 @@ if(NOT expected)
   refuse("it has no line // EXPECT:")
 endif()
 
-set(compile ${COMPILER} -std=c++20 -fsyntax-only -I ${INCLUDE} -isystem ${EIGEN_INCLUDE})
+set(compile ${COMPILER} -std=c++20 -fsyntax-only -I ${INCLUDE})
 set(ENV{LC_ALL} C)
 
 execute_process(COMMAND ${compile} ${CASE} RESULT_VARIABLE status ERROR_VARIABLE said)

@@ -104,7 +104,7 @@ if [ -f "$source_dir/include/dpsgd/dpsgd.hpp" ]; then
     command -v $compiler >/dev/null || continue
     started=$(date +%s%N)
     # shellcheck disable=SC2086
-    $compiler -std=c++20 -O2 -I "$source_dir/include" -isystem /usr/include/eigen3 $mpi_flags -c readme.cpp -o readme.o &&
+    $compiler -std=c++20 -O2 -I "$source_dir/include" $mpi_flags -c readme.cpp -o readme.o &&
       echo "figure  the README's program compiles in $((($(date +%s%N) - started) / 1000000)) ms with $compiler -O2"
   done
 fi

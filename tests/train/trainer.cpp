@@ -125,6 +125,54 @@ TEST_CASE("the noise on each coordinate has standard deviation multiplier x boun
   }
 }
 
+namespace {
+/// Poisson sampling that writes down who was drawn in each step.
+struct watched_sampling : poisson_sampling {
+  std::vector<std::vector<std::uint32_t>>* seen;
+  template <class Records>
+  void draw(const random_stream& stream, const Records& data, std::vector<std::uint32_t>& rows) const {
+    poisson_sampling::draw(stream, data, rows);
+    seen->push_back(rows);
+  }
+};
+}  // namespace
+
+TEST_CASE("each step draws a sample of its own, with and without privacy") {
+  const auto data = make_data();
+  std::vector<std::vector<std::uint32_t>> seen;
+  mlp model({width, 4, 1});
+  const watched_sampling sampling{{0.05}, &seen};
+  trainer private_one{flat_clip{}, gaussian_noise{}, sampling};
+  private_one.fit(model, data, {.steps = 20, .delta = 1e-5});
+  trainer plain_one{no_clip{}, no_noise{}, sampling};
+  plain_one.fit(model, data, {.steps = 20, .delta = 1e-5});
+  REQUIRE(seen.size() == 40);
+  // Thirty records of 600 each time: that two samples are alike has a chance below 1e-40.
+  for (std::size_t a = 0; a < seen.size(); ++a)
+    for (std::size_t b = a + 1; b < seen.size(); ++b) CHECK(seen[a] != seen[b]);
+}
+
+// 161 coordinates x 3 pairs of steps; a correlation of 0.5 is six standard errors, so a false alarm has a chance below 1e-8.
+TEST_CASE("each step draws noise of its own") {
+  const auto data = make_data();
+  const double rate = 1e-9;
+  std::vector<std::vector<float>> at;  // the parameters after 0, 1, 2 and 3 steps of one seeded run
+  at.push_back(parameters_of(mlp({width, 20, 1})));
+  for (std::uint64_t steps = 1; steps <= 3; ++steps)
+    at.push_back(train(2, data, {.steps = steps, .learning_rate = rate * records, .delta = 1e-5, .insecure_seed = 3}, flat_clip{},
+                       gaussian_noise{}, poisson_sampling{rate})[0]);
+  for (std::size_t a = 1; a < 4; ++a)
+    for (std::size_t b = a + 1; b < 4; ++b) {
+      double product = 0, first_size = 0, second_size = 0;
+      for (std::size_t i = 0; i < at[0].size(); ++i) {
+        const double x = double{at[a][i]} - at[a - 1][i], y = double{at[b][i]} - at[b - 1][i];
+        product += x * y, first_size += x * x, second_size += y * y;
+      }
+      CHECK(std::abs(product / std::sqrt(first_size * second_size)) < 0.5);
+      CHECK(first_size / at[0].size() == doctest::Approx(1).epsilon(0.7));
+    }
+}
+
 TEST_CASE("what is added is divided by the expected batch, not by the realised one; an empty batch is an ordinary step") {
   // One record, drawn or not: when it is, the update is its gradient / (rate * 1).
   std::vector<float> x(width, 1.0f), y{1.0f};
