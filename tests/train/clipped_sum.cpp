@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
 #include <numeric>
@@ -180,6 +181,74 @@ TEST_CASE("a clip whose factor is infinite at norm 0 does no harm, and check_cli
     }
   }
   CHECK_THROWS_AS(testing::check_clip(dividing_clip{}), error);
+}
+
+// Found by a reader: |dy|^2 underflowed to 0 beside an |x|^2 of 1e38, and the norm with it.
+TEST_CASE("a delta whose square underflows beside a large input is clipped all the same") {
+  struct normalising_clip {
+    double factor(double norm) const { return 1 / norm; }
+    l2_sensitivity<zero_out> sensitivity() const { return {1}; }
+  };
+  for (const float x : {1e3f, 1e10f, 1e15f, 1e18f, 1.8e19f})
+    for (const float label : {1e-45f, 1e-38f, 1e-30f, 2.6e-23f, 1e-23f, 1e-18f, 1e-10f, 1.0f}) {
+      problem p({1, 1}, 1, {.loss = any_loss{squared_error{}}});
+      for (auto& w : p.model.parameters()) w = 0;
+      p.backend.weights_changed(p.weights, p.model.parameters().data());
+      p.features.view(0, 0) = x, p.labels[0] = label;
+      CAPTURE(x);
+      CAPTURE(label);
+      const auto check = [](const std::vector<float>& g, double bound) {
+        double square = 0;
+        for (const double v : g) square += v * v;
+        CHECK(std::sqrt(square) <= bound);
+      };
+      check(p.sum(flat_clip{1e-6}, {0}), 1e-6);
+      check(p.sum(flat_clip{1}, {0}), 1);
+      check(p.sum(normalising_clip{}, {0}), 1);
+    }
+}
+
+namespace {
+/// y = gain * x, without norms(), and saying that it works in place, which a layer with parameters must not.
+struct gain {
+  static constexpr bool in_place = true;
+  std::size_t outputs(std::size_t inputs) const { return inputs; }
+  std::array<tensor_shape, 1> tensors(std::size_t inputs) const { return {tensor_shape{inputs, 1, 1.0}}; }
+  void forward(auto&, auto w, auto x, auto y) const {
+    for (std::size_t r = 0; r < x.rows; ++r)
+      for (std::size_t c = 0; c < x.cols; ++c) y(r, c) = x(r, c) * w[0].plain(c, 0);
+  }
+  void backward(auto&, auto w, auto, auto, auto dy, auto dx) const {
+    for (std::size_t r = 0; r < dy.rows; ++r)
+      for (std::size_t c = 0; c < dy.cols; ++c) dx(r, c) = dy(r, c) * w[0].plain(c, 0);
+  }
+  void gradient(auto&, auto x, auto dy, auto g) const {
+    for (std::size_t r = 0; r < dy.rows; ++r)
+      for (std::size_t c = 0; c < dy.cols; ++c) g[0](c, 0) += dy(r, c) * x(r, c);
+  }
+};
+}  // namespace
+
+TEST_CASE("a layer without ghost norms, in place or not, keeps the sensitivity: narrow, and 100,000 wide") {
+  using net = sequential<squared_error, linear, gain>;
+  const auto check = [](net model, std::size_t inputs) {
+    test::matrix x(3, inputs, 3), labels(3, 1, 4);
+    cpu::backend b;
+    cpu::backend::weights weights(model.shapes());
+    b.weights_changed(weights, model.parameters().data());
+    std::vector<float> g(model.parameters().size());
+    clipped_sum_workspace<cpu::backend, net> workspace(b, model, 3);
+    for (std::uint32_t row = 0; row < 3; ++row) {
+      double not_finite = 0;
+      workspace(weights, x.view, labels.view, {&row, 1}, flat_clip{1e-3}, g.data(), not_finite);
+      double square = 0;
+      for (const double v : g) square += v * v;
+      CHECK(std::sqrt(square) <= 1e-3);
+      CHECK(std::sqrt(square) >= 0.9e-3);
+    }
+  };
+  check(net(4, {}, {linear{8}, gain{}, linear{1}}), 4);
+  check(net(100'000, {}, {gain{}, linear{1}}), 100'000);
 }
 
 // Found by a reader: the second tanh overwrote the output that the first one's derivative is made of.

@@ -387,6 +387,63 @@ TEST_CASE("a record on two ranks would count twice: it is refused") {
                        doctest::Contains("give each rank its own part"), error);
 }
 
+// Found by a reader: one rank's claim held for nobody where another rank added less noise.
+TEST_CASE("ranks that were given different policies or options are refused") {
+  const auto data = make_data();
+  const auto differ = [&](auto clip, auto noise, auto sampling, auto options) {
+    CHECK_THROWS_WITH_AS(threads::run(2,
+                                      [&](auto& world) {
+                                        mlp model({width, 8, 1});
+                                        trainer t{world, clip(world.rank()), noise(world.rank()), sampling(world.rank())};
+                                        t.fit(model, shard(data, world), options(world.rank()));
+                                      }),
+                         doctest::Contains("different policies"), error);
+  };
+  const auto clip = [](int) { return flat_clip{}; };
+  const auto noise = [](int) { return gaussian_noise{}; };
+  const auto sampling = [](int) { return poisson_sampling{0.1}; };
+  const auto options = [](int) { return fit_options{.steps = 5, .delta = 1e-5}; };
+  differ([](int rank) { return flat_clip{rank ? 10.0 : 1.0}; }, noise, sampling, options);
+  differ(clip, [](int rank) { return gaussian_noise{rank ? 0.1 : 1.0}; }, sampling, options);
+  differ(clip, noise, [](int rank) { return poisson_sampling{rank ? 0.1 : 0.2}; }, options);
+  differ(clip, noise, sampling, [](int rank) { return fit_options{.steps = rank ? 5u : 6u, .delta = 1e-5}; });
+  differ(clip, noise, sampling, [](int rank) {
+    fit_options o{.steps = 5, .delta = 1e-5};
+    if (rank == 0) o.insecure_seed = 1;
+    return o;
+  });
+}
+
+TEST_CASE("a resumed run claims all its steps") {
+  const auto data = make_data();
+  const scratch dir;
+  const auto fit = [&](std::uint64_t steps, bool resume) {
+    journal keep;
+    keep.keep_checkpoints(dir.path, "toy", resume);
+    mlp model({width, 8, 1});
+    trainer t{flat_clip{}, gaussian_noise{}, poisson_sampling{0.1}};
+    return t.fit(model, data, {.steps = steps, .delta = 1e-5, .journal = &keep});
+  };
+  fit(30, false);
+  const auto report = fit(50, true);
+  CHECK(report.steps == 50);
+  CHECK(report.steps_here == 20);
+  rdp_accountant wanted;
+  wanted.add(poisson_sampled{0.1, gaussian_event<zero_out>{1.0}}, 50);
+  CHECK(report.claim.epsilon == doctest::Approx(wanted.spent(1e-5).epsilon).epsilon(1e-9));
+}
+
+// A mix-up of domains or steps would let the sampler's words show in the noise.
+TEST_CASE("the noise of a step is that of (key, noise, step), coordinate by coordinate") {
+  const double rate = 1e-9;
+  const auto before = parameters_of(mlp({width, 20, 1}));
+  const auto after = train(2, make_data(), {.steps = 1, .learning_rate = rate * records, .delta = 1e-5, .insecure_seed = 8},
+                           flat_clip{}, gaussian_noise{2.0}, poisson_sampling{rate})[0];
+  for (std::size_t i = 0; i < before.size(); ++i)
+    CHECK(double{before[i]} - after[i] ==
+          doctest::Approx(2.0 * normal_value({random_key::from_seed(8), domain::noise, 0, 0}, i)).epsilon(1e-3));
+}
+
 TEST_CASE("the ledger counts what is released, over runs, and its budget stops a run") {
   const auto data = make_data();
   const scratch dir;

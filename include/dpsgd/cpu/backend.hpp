@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 #include <span>
 #include <vector>
 
@@ -108,14 +109,18 @@ class backend {
   void add_row_norms(matrix_view<const float> m, vector_view<float> norm2) const {
     row_dots(m, m, [&](std::size_t first, std::size_t n, floats squares) { add_some(norm2.data + first, n, squares); });
   }
-  /// norm2[r] += |dy_r|^2 (|x_r|^2 + 1): of the gradient dy_r x_r^T of a weight matrix and dy_r of its bias.
+  /// norm2[r] += |dy_r|^2 (|x_r|^2 + 1): of the gradient dy_r x_r^T of a weight matrix and dy_r of its bias. Never too small: a
+  /// square that underflowed beside a large x counts as the smallest normal number, which is nothing beside ordinary ones.
   void add_outer_norms(matrix_view<const float> x, matrix_view<const float> dy, vector_view<float> norm2) const {
+    const float underflow = static_cast<float>(dy.cols) * std::numeric_limits<float>::min();
     for (std::size_t first = 0; first < x.rows; first += lanes) {
       const auto n = std::min<std::size_t>(lanes, x.rows - first);
       floats of_x;
       const auto a = x.rows_of(first, n), d = dy.rows_of(first, n);
       row_dots(a, a, [&](std::size_t, std::size_t, floats squares) { of_x = squares + 1.0f; });
-      row_dots(d, d, [&](std::size_t, std::size_t, floats squares) { add_some(norm2.data + first, n, squares * of_x); });
+      row_dots(d, d, [&](std::size_t, std::size_t, floats squares) { 
+        add_some(norm2.data + first, n, (squares + underflow) * of_x);
+      });
     }
   }
   /// m's row r *= factor[r]; where factor[r] is 0 the row is assigned zero, so that not even a NaN survives.

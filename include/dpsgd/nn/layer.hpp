@@ -41,9 +41,9 @@ concept layer = std::copyable<L> && requires(const L l, std::size_t inputs) {
 template <class L>
 concept layer_with_parameters = layer<L> && requires(const L l, std::size_t inputs) { l.tensors(inputs).size(); };
 
-/// Whether L's output may lie where its input lay.
+/// Whether L's output may lie where its input lay. Never for a layer with parameters, whose gradient needs both.
 template <class L>
-inline constexpr bool in_place = requires { requires L::in_place; };
+inline constexpr bool in_place = requires { requires L::in_place; } && !layer_with_parameters<L>;
 
 /// Whether L's backward reads its output, which must then stay as it is. Layers that say nothing are taken to.
 template <class L>

@@ -4,6 +4,7 @@
 ///   using value = float                                          what is summed and noised
 ///   static constexpr std::size_t block_size                      coordinates are drawn in blocks of so many
 ///   void draw(stream, block, sensitivity, float* out) const      out[0 .. block_size): the noise of that block
+///   double variance(sensitivity) const                           of the noise on each coordinate of the sum
 ///   ... event(l2_sensitivity<Adjacency>) const                   what an accountant is told
 /// Law: noise is a function of (stream, coordinate). Block b belongs to coordinates [b block_size, (b + 1) block_size),
 /// whoever draws it, and however the vector is cut.
@@ -27,6 +28,7 @@ concept noise_policy = std::is_trivially_copyable_v<N> && requires(const N n, ra
   typename N::value;
   { N::block_size } -> std::convertible_to<std::size_t>;
   n.draw(words, std::uint32_t{}, 1.0, out);
+  { n.variance(1.0) } -> std::convertible_to<double>;
 };
 
 /// Independent normal noise of standard deviation multiplier x sensitivity on every coordinate.

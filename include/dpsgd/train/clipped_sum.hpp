@@ -1,6 +1,6 @@
 /// The heart of DP-SGD: the sum over a batch of each example's clipped gradient, without storing one of them.
 ///
-/// Tile by tile (about 120 records, so that everything stays in cache and memory does not grow with the batch):
+/// Tile by tile (at most 60 records, so that everything stays in cache and memory does not grow with the batch):
 ///   forward, loss, backward                     deltas dy of every layer, one row an example
 ///   norm2[example] = sum over the layers        ghost norms, |dy|^2 (|x|^2 + 1) for a linear layer (Goodfellow 2015)
 ///   factor[example] = clip(norm)
@@ -73,17 +73,20 @@ class clipped_sum_workspace {
     // the layers; and by how much scaling and the product may make a contribution too large.
     std::size_t widest = 1, additions = model.shapes().size() + 8;
     for (const auto w : model.widths()) widest = std::max(widest, w);
-    if (!std::is_same_v<Norms, ghost_norms>)  // row by row of each tensor
-      for (const auto& shape : model.shapes()) additions += shape.rows;
+    for (const auto& shape : model.shapes()) widest = std::max(widest, shape.cols);
+    tape_.each_parametric(1, [&]<class Layer>(const Layer& l, std::size_t tensor, auto x, auto) {
+      if (!has_norms<Layer>)  // row by row of each tensor
+        for (std::size_t k = 0; k < l.tensors(x.cols).size(); ++k) additions += model.shapes()[tensor + k].rows;
+    });
     shrink_ = 1.0 - Backend::sum_error(widest) - static_cast<double>(additions) * 0x1p-24;
   }
 
   /// sum (the parameters' order, unpadded) = the sum over `rows` of clip's factor times each one's gradient.
   /// features (records, inputs) and labels (records, 1) are read at `rows`. Adds how many examples counted as zero because
-  /// their gradient was not finite to `skipped`. Cost: one forward and backward pass, plus the norms.
+  /// their gradient was not finite to `not_finite`. Cost: one forward and backward pass, plus the norms.
   template <class Weights, class Clip>
   void operator()(const Weights& weights, matrix_view<const float, memory> features, matrix_view<const float, memory> labels,
-                  vector_view<const std::uint32_t, memory> rows, const Clip& clip, float* sum, double& skipped) {
+                  vector_view<const std::uint32_t, memory> rows, const Clip& clip, float* sum, double& not_finite) {
     auto& b = *backend_;
     for (const auto& g : gradient_memory_) b.zero(vector_view<float, memory>(g));
     for (std::size_t first = 0; first < rows.size; first += tape_.rows()) {
@@ -96,7 +99,7 @@ class clipped_sum_workspace {
       tape_.backward(weights, n, [&](const auto& l, std::size_t tensor, auto x, auto dy) {
         if constexpr (bounded<Clip>) add_norms(l, tensor, x, dy, norm2);
       });
-      if constexpr (bounded<Clip>) clip_deltas(clip, norm2, skipped);
+      if constexpr (bounded<Clip>) clip_deltas(clip, norm2, not_finite);
       tape_.each_parametric(n, [&](const auto& l, std::size_t tensor, auto x, auto dy) {
         l.gradient(b, x, dy, gradient_.data() + tensor);
       });
@@ -108,24 +111,28 @@ class clipped_sum_workspace {
  private:
   using matrix = matrix_view<float, memory>;
 
+  /// Whether a layer's norms come without its gradients.
+  template <class Layer>
+  static constexpr bool has_norms = std::is_same_v<Norms, ghost_norms> &&
+                                    requires(const Layer& l, Backend& b, matrix m, vector_view<float, memory> v) { l.norms(b, m, m, v); };
+
   /// norm2[row] += the squared norm of one layer's gradient of that row.
   template <class Layer>
   void add_norms(const Layer& l, std::size_t tensor, matrix x, matrix dy, vector_view<float, memory> norm2) {
-    if constexpr (std::is_same_v<Norms, ghost_norms> && requires { l.norms(*backend_, x, dy, norm2); })
-      l.norms(*backend_, x, dy, norm2);
+    if constexpr (has_norms<Layer>) l.norms(*backend_, x, dy, norm2);
     else materialise(l, tensor, x, dy, norm2);
   }
 
   template <class Clip>
-  void clip_deltas(const Clip& clip, vector_view<float, memory> norm2, double& skipped) {
+  void clip_deltas(const Clip& clip, vector_view<float, memory> norm2, double& not_finite) {
     auto& b = *backend_;
     const auto n = norm2.size;
-    const vector_view<float, memory> factor{factor_.data(), n}, not_finite{not_finite_.data(), n};
+    const vector_view<float, memory> factor{factor_.data(), n}, lost{not_finite_.data(), n};
     b.each(n, detail::clip_factors<Clip, decltype(norm2), decltype(factor)>{clip, clip.sensitivity().value * shrink_, shrink_,
-                                                                            norm2, factor, not_finite});
-    int lost = 0;
-    for (std::size_t i = 0; i < n; ++i) lost += not_finite[i] > 0;
-    skipped += lost;
+                                                                            norm2, factor, lost});
+    int count = 0;
+    for (std::size_t i = 0; i < n; ++i) count += lost[i] > 0;
+    not_finite += count;
     tape_.each_parametric(n, [&](const auto&, std::size_t, auto x, auto dy) {
       b.clear_rows(factor, x);  // 0 x inf would be NaN in the product
       b.scale_rows(factor, dy);

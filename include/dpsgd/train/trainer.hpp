@@ -14,6 +14,8 @@
 #include <concepts>
 #include <cstdint>
 #include <functional>
+#include <initializer_list>
+#include <iterator>
 #include <limits>
 #include <optional>
 #include <span>
@@ -187,7 +189,7 @@ class trainer {
     requires(sizeof...(Given) == sizeof...(Policies))
   explicit trainer(Given&&... given) : policies_(std::forward<Given>(given)...) {}
 
-  /// The event of one step on a data set with `all` public positions: what an accountant is given for each step.
+  /// The event of one step: what an accountant is given for each.
   event_type event() { return step_event(get<detail::is_clip>(no_clip_), get<detail::is_noise>(no_noise_), get<detail::is_sampling>(sampling_)); }
 
   /// Trains `model` on this rank's records, from rank 0's parameters, and leaves the same bits in it on every rank.
@@ -223,15 +225,16 @@ template <class... Policies>
 void trainer<Policies...>::check(std::uint64_t all, const fit_options& o) {
   const auto& sampling = get<detail::is_sampling>(sampling_);
   if constexpr (requires { sampling.rate; })
-    require(sampling.rate > 0 && sampling.rate <= 1, "the sampling rate must lie in (0, 1]; got ", sampling.rate);
+    require(sampling.rate >= 1e-9 && sampling.rate <= 1, "the sampling rate must lie in (0, 1], and be at least 1e-9; got ",
+            sampling.rate);
   const auto& clip = get<detail::is_clip>(no_clip_);
   if constexpr (bounded<clip_type>)
-    require(clip.sensitivity().value > 0 && clip.sensitivity().value < std::numeric_limits<double>::infinity(),
-            "the clip bound must be positive and finite; got ", clip.sensitivity().value);
+    require(clip.sensitivity().value >= 1e-15 && clip.sensitivity().value <= 1e15,
+            "the clip bound must lie in [1e-15, 1e15], so that floats hold it; got ", clip.sensitivity().value);
   const auto& noise = get<detail::is_noise>(no_noise_);
   if constexpr (requires { noise.multiplier; })
-    require(noise.multiplier > 0 && noise.multiplier < std::numeric_limits<double>::infinity(),
-            "the noise multiplier must be positive and finite; got ", noise.multiplier, "; for training without privacy use no_noise");
+    require(noise.multiplier >= 1e-6 && noise.multiplier <= 1e15, "the noise multiplier must lie in [1e-6, 1e15]; got ",
+            noise.multiplier, "; for training without privacy use no_noise");
   require(o.delta > 0 && o.delta < 1, "delta must lie in (0, 1); got ", o.delta);
   require(o.learning_rate > 0 && o.learning_rate < std::numeric_limits<double>::infinity(),
           "the learning rate must be positive and finite; got ", o.learning_rate);
@@ -240,6 +243,15 @@ void trainer<Policies...>::check(std::uint64_t all, const fit_options& o) {
 }
 
 namespace detail {
+
+/// Ranks that disagree about what is done would make a claim that holds for none of them.
+template <class World>
+void check_agreement(World& world, std::initializer_list<double> settings) {
+  const auto all = gather_all(world, digest_of(std::data(settings), settings.size() * sizeof(double)));
+  for (std::size_t r = 1; r < all.size(); ++r)
+    require(all[r] == all[0], "ranks 0 and ", r,
+            " were given different policies, options, models or data sets; give all ranks the same");
+}
 
 /// The same record on two ranks would count twice, and the sensitivity would be wrong: the ranks' positions must be ranges that
 /// do not meet, as shard() and the parts of a file are.
@@ -278,6 +290,13 @@ fit_report trainer<Policies...>::fit(Model& model, const Records& data, const fi
   const double expected = sampling.expected_batch(data.all());
   double sensitivity = 0;
   if constexpr (bounded<clip_type>) sensitivity = clip.sensitivity().value;
+  detail::check_agreement(
+      world, {sensitivity, clip.factor(0.1 * sensitivity), clip.factor(sensitivity), clip.factor(10 * sensitivity),
+              noise.variance(1.0), sampling.expected_batch(std::uint64_t{1} << 40), static_cast<double>(o.steps),
+              o.target_epsilon.value_or(-1), o.learning_rate, schedule.factor(0, 1000), schedule.factor(500, 1000), o.delta,
+              o.insecure_seed ? 1.0 : 0.0, static_cast<double>(o.insecure_seed.value_or(0)), o.journal ? 1.0 : 0.0,
+              static_cast<double>(o.checkpoint_every), static_cast<double>(data.universe()), static_cast<double>(data.all()),
+              static_cast<double>(model.parameters().size())});
 
   // One vector travels: the parameters' coordinates, then the wish to stop.
   const std::size_t size = model.parameters().size(), stop_at = size, length = size + 1;
@@ -327,12 +346,12 @@ fit_report trainer<Policies...>::fit(Model& model, const Records& data, const fi
   std::uint64_t at = begun_at, granted = begun_at;
 
   // All ranks together: the digest of the parameters is compared, and rank 0 writes.
-  const auto checkpoint = [&] {
+  const auto checkpoint = [&](std::uint64_t released) {
     const auto digests = gather_all(world, digest_of(parameters.data(), size * sizeof(float)));
     for (const auto& d : digests) require(d == digests[0], "the ranks' parameters differ: a broken allreduce or memory");
     for (auto* m : moments) run.gather(m);
     if (root && o.journal) {
-      state.step = at;
+      state.step = released;
       o.journal->checkpoint(state);
     }
   };
@@ -373,9 +392,8 @@ fit_report trainer<Policies...>::fit(Model& model, const Records& data, const fi
       stop = parameters[stop_at] > 0;
       b.weights_changed(weights, parameters.data());
       if (o.checkpoint_every > 0 && (at + 1) % o.checkpoint_every == 0 && at + 1 < report.target_steps && !stop) {
-        ++at;
-        checkpoint();
-        granted = at--;  // what was reserved beyond is returned
+        checkpoint(at + 1);
+        granted = at + 1;  // what was reserved beyond is returned
       }
     } catch (const peer_lost& e) {
       throw peer_lost(detail::in_step(at + 1, world.rank(), e.what()));
@@ -394,7 +412,7 @@ fit_report trainer<Policies...>::fit(Model& model, const Records& data, const fi
     }
   }
   report.seconds = std::chrono::duration<double>(clock::now() - start).count();
-  checkpoint();
+  checkpoint(at);
   std::copy_n(parameters.data(), size, model.parameters().data());
 
   report.steps = at;
