@@ -1,10 +1,11 @@
-/// What training costs: the price of privacy over the same trainer without it, its share of the processor's peak, an epoch of
-/// 1.2 million records, reading them, and memory. Prints a table; --json FILE writes every repeat.
+/// What training costs: the price of privacy over the same trainer without it, its share of the processor's peak, an
+/// epoch of 1.2 million records, reading them, and memory. Prints a table; --json FILE writes every repeat.
 ///
 ///   build/release/benchmarks/training [--json FILE] [--repeats N] [--records N]
 ///
-/// Ratios are measured pairwise in one run, A B A B, because the machine is shared: the ratio of a pair that ran side by side
-/// is steady where the times are not. What is reported is the median. It starts its own mpirun for what needs one.
+/// Ratios are measured pairwise in one run, A B A B, because the machine is shared: the ratio of a pair that ran side
+/// by side is steady where the times are not. What is reported is the median. It starts its own mpirun for what needs
+/// one.
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -32,7 +33,9 @@ namespace {
 using namespace dpsgd;
 using clock_type = std::chrono::steady_clock;
 
-double seconds_since(clock_type::time_point start) { return std::chrono::duration<double>(clock_type::now() - start).count(); }
+double seconds_since(clock_type::time_point start) {
+  return std::chrono::duration<double>(clock_type::now() - start).count();
+}
 double median(std::vector<double> v) {
   std::sort(v.begin(), v.end());
   return v.empty() ? 0 : (v[v.size() / 2] + v[(v.size() - 1) / 2]) / 2;
@@ -40,7 +43,8 @@ double median(std::vector<double> v) {
 
 const std::vector<std::size_t> widths{16, 64, 64, 1};
 
-/// Floating-point operations of one example's forward pass, weight gradients and input gradients, as the mathematics has them.
+/// Floating-point operations of one example's forward pass, weight gradients and input gradients, as the mathematics
+/// has them.
 double flops_per_example() {
   double total = 0;
   for (std::size_t i = 0; i + 1 < widths.size(); ++i)
@@ -92,7 +96,8 @@ double measure_peak() {
 
 /// Seconds a step of one core, over `steps` steps of about `batch` records.
 template <class Clip, class Noise, class Data>
-double seconds_a_step(const Data& data, double batch, std::uint64_t steps, const Clip& clip, const Noise& noise, std::uint64_t seed) {
+double seconds_a_step(const Data& data, double batch, std::uint64_t steps, const Clip& clip, const Noise& noise,
+                      std::uint64_t seed) {
   mlp model(widths);
   trainer t{clip, noise, poisson_sampling{batch / static_cast<double>(data.all())}};
   // A seed, so that both sides draw the same batches. The noise is the same ChaCha20 with any key.
@@ -124,7 +129,8 @@ template <class World>
 double epoch_seconds(World& world, const dataset& mine) {
   const auto all = static_cast<double>(mine.all());
   const auto steps = static_cast<std::uint64_t>(std::ceil(all / 256));
-  const auto file = std::filesystem::temp_directory_path() / ("dpsgd-benchmark-" + std::to_string(::getpid()) + ".ledger");
+  const auto file =
+      std::filesystem::temp_directory_path() / ("dpsgd-benchmark-" + std::to_string(::getpid()) + ".ledger");
   std::optional<ledger> book;
   journal keep;
   if (world.rank() == 0) keep.keep(book.emplace(file, mine.digest().hex(), mine.universe()));
@@ -157,8 +163,10 @@ int work(int argc, char** argv, const std::string& what, std::size_t records, do
     c.width = widths.front();
     c.features = float_array((last - first) * c.width), c.labels = float_array(last - first);
     random_words words({random_key::from_seed(me), domain::user, 0, 0});
-    for (std::size_t i = 0; i < (last - first) * c.width; ++i) c.features.data()[i] = static_cast<float>(2 * words.uniform() - 1);
-    for (std::size_t i = 0; i < last - first; ++i) c.labels.data()[i] = c.features.data()[i * c.width] > 0 ? 1.0f : 0.0f;
+    for (std::size_t i = 0; i < (last - first) * c.width; ++i)
+      c.features.data()[i] = static_cast<float>(2 * words.uniform() - 1);
+    for (std::size_t i = 0; i < last - first; ++i)
+      c.labels.data()[i] = c.features.data()[i * c.width] > 0 ? 1.0f : 0.0f;
     c.positions = position_set::range(first, last - first);
     c.universe = records, c.first = first, c.rows = last - first;
     const dataset mine(std::move(c));
@@ -180,7 +188,8 @@ double under_mpirun(const std::string& arguments) {
   const std::string self = std::filesystem::read_symlink("/proc/self/exe");
   const std::string command =
       "OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1 OMP_NUM_THREADS=1 "
-      "mpirun -n 2 '" + self + "' " + arguments;
+      "mpirun -n 2 '" +
+      self + "' " + arguments;
   FILE* pipe = ::popen(command.c_str(), "r");
   require(pipe != nullptr, "cannot start mpirun");
   double result = -1;
@@ -227,7 +236,8 @@ read_times measure_reading(const std::string& csv, const std::string& schema_fil
 }  // namespace
 
 int main(int argc, char** argv) try {
-  std::map<std::string, std::string> options{{"--json", ""}, {"--repeats", "9"}, {"--records", "1200000"}, {"--work", ""}, {"--batch", "0"}};
+  std::map<std::string, std::string> options{
+      {"--json", ""}, {"--repeats", "9"}, {"--records", "1200000"}, {"--work", ""}, {"--batch", "0"}};
   for (int i = 1; i < argc; i += 2) {
     if (!options.count(argv[i]) || i + 1 == argc) {
       std::cerr << "usage: training [--json FILE] [--repeats N] [--records N]\n";
@@ -286,18 +296,22 @@ int main(int argc, char** argv) try {
   report("empty_mpi_rss_mib", empty, "MiB, an MPI program that does nothing", empty);
   for (const int batch : {256, 4096, 16384}) {
     const double extra = under_mpirun("--work memory --batch " + std::to_string(batch) + size) - empty;
-    report("peak_extra_mib_" + std::to_string(batch), extra, "MiB a rank: max RSS less the matrix, less an empty MPI program", extra);
+    report("peak_extra_mib_" + std::to_string(batch), extra,
+           "MiB a rank: max RSS less the matrix, less an empty MPI program", extra);
   }
 
   const auto build = std::filesystem::path(DPSGD_BUILD_DIR);  // where examples/run.sh puts its records, too
   const auto csv = build.parent_path() / ("pums-" + std::to_string(records) + ".csv");
   if (!std::filesystem::exists(csv)) {
-    const std::string command = "'" + (build / "examples/make_pums").string() + "' --rows " + options["--records"] + " --seed 1 --output '" + csv.string() + "'";
+    const std::string command = "'" + (build / "examples/make_pums").string() + "' --rows " + options["--records"] +
+                                " --seed 1 --output '" + csv.string() + "'";
     require(std::system(command.c_str()) == 0, "failed: ", command, "; build the examples first");
   }
-  const auto reading = measure_reading(csv.string(), std::string(DPSGD_SOURCE_DIR) + "/examples/pums.schema.json", repeats);
+  const auto reading =
+      measure_reading(csv.string(), std::string(DPSGD_SOURCE_DIR) + "/examples/pums.schema.json", repeats);
   report("read_seconds", median(reading.seconds), "s, the CSV into the float matrix, 2 threads", reading.seconds);
-  report("read_peak_extra_mib", reading.peak_extra_mib, "MiB, the reader's own, beside the matrix", reading.peak_extra_mib);
+  report("read_peak_extra_mib", reading.peak_extra_mib, "MiB, the reader's own, beside the matrix",
+         reading.peak_extra_mib);
 
   if (!options["--json"].empty()) write_durably(options["--json"], out.dump(2) + "\n");
 } catch (const std::exception& e) {

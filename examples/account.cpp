@@ -103,7 +103,11 @@ int main(int argc, char** argv) {
       if (asked.target && asked.steps)
         std::cout << "noise multiplier " << dpsgd::text(found.multiplier) << ", the smallest for epsilon "
                   << *asked.target << '\n';
-      else if (asked.target) std::cout << found.steps << " steps, the most for epsilon " << *asked.target << '\n';
+      else if (asked.target)
+        std::cout << found.steps
+                  << (found.steps < std::uint64_t{1} << 40 ? " steps, the most for epsilon "
+                                                           : " steps or more keep epsilon ")
+                  << *asked.target << '\n';
       std::cout << "sampling rate " << asked.rate << ", noise multiplier " << dpsgd::text(found.multiplier) << ", "
                 << found.steps << " steps";
       if (!std::isnan(found.order)) std::cout << "; best Renyi order " << found.order;
@@ -113,5 +117,8 @@ int main(int argc, char** argv) {
     std::cerr << "account: " << e.what() << '\n';
     return 1;
   }
-  return 0;
+  std::cout.flush();
+  if (std::cout) return 0;
+  std::cerr << "account: cannot write to standard output\n";
+  return 1;
 }

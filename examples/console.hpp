@@ -13,9 +13,13 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <fstream>
+#include <iostream>
+#include <nlohmann/json.hpp>
 #include <string>
 
 #include "dpsgd/accounting/claim.hpp"
+#include "dpsgd/core/digest.hpp"
 #include "dpsgd/train/trainer.hpp"
 
 namespace console {
@@ -43,13 +47,13 @@ inline void on_stop_signal(int) {
 
 }  // namespace detail
 
-/// From here on Ctrl-C and SIGTERM set `stop`; the second one ends the program.
+/// From here on Ctrl-C, SIGTERM and a terminal that is closed set `stop`; the second one ends the program.
 inline void stop_on_signals() {
   struct sigaction action {};
   action.sa_handler = detail::on_stop_signal;
   action.sa_flags = SA_RESTART;
   sigemptyset(&action.sa_mask);
-  for (const int signal : {SIGINT, SIGTERM}) ::sigaction(signal, &action, nullptr);
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) ::sigaction(signal, &action, nullptr);
 }
 
 /// How the program was started: by itself, or as a rank of an MPI job (Open MPI, MPICH and PMIx say so).
@@ -65,6 +69,22 @@ struct start {
     return {};
   }
 };
+
+/// A digest of a schema file, whatever its spaces and line ends: what a model or a checkpoint was made with. (A schema
+/// is public, so this may stand in a file that is published.)
+inline std::string schema_digest(const std::string& file) {
+  std::ifstream in(file);
+  const auto words = nlohmann::json::parse(in, nullptr, false).dump();
+  return dpsgd::digest_of(words.data(), words.size()).hex();
+}
+
+/// Whether all that was printed has arrived: a full disk behind stdout must not look like success.
+inline bool printed() {
+  std::cout.flush();
+  if (std::cout) return true;
+  std::cerr << "cannot write to standard output\n";
+  return false;
+}
 
 /// The most memory that this process has held so far, in MiB.
 inline double peak_rss_mib() {

@@ -65,6 +65,10 @@ read. For a label of two classes the second column is the probability of a 1. Ex
   try {
     const auto columns = dpsgd::read_schema(schema_file);
     const auto saved = dpsgd::load_model(model_file);
+    const auto note = saved.note.find("\nschema ");
+    dpsgd::require(note == saved.note.npos || saved.note.substr(note + 8) == console::schema_digest(schema_file),
+                   model_file, " was trained with another schema than ", schema_file,
+                   "; give the one that it was trained with");
     dpsgd::require(saved.model.inputs() == columns.width() &&
                        saved.model.outputs() == saved.model.loss().outputs(columns.classes()),
                    "the model and the schema do not belong together: ", model_file, " has ", saved.model.inputs(),

@@ -11,6 +11,7 @@ source cmake/setup.sh
 
 install_missing build mpi examples
 mkdir -p build
+[ -x build/release/examples/train_mlp ] || echo "Building (some two minutes; see build/release.log)"
 for step in "cmake --preset release" "cmake --build --preset release --target make_pums train_mlp"; do
   $step >build/release.log 2>&1 || { cat build/release.log >&2; stop "the build failed: $step"; }
 done

@@ -82,8 +82,9 @@ dpsgd::mlp make_model(const settings& asked, const dpsgd::schema& columns) {
   return dpsgd::mlp(widths, options);
 }
 
-/// What must be the same in a checkpoint and in the run that resumes it: all that the claim and the test set hang on. Public:
-/// no digest of the data, which would tell somebody who knows all rows but one whether a guess at that one is right.
+/// What must be the same in a checkpoint and in the run that resumes it: all that the claim and the test set hang on.
+/// Public: no digest of the data, which would tell somebody who knows all rows but one whether a guess at that one is
+/// right.
 std::string describe(const settings& asked, const plan& p, const dpsgd::mlp& model, const dpsgd::dataset& data) {
   std::string widths = std::to_string(model.inputs());
   for (const auto w : asked.hidden) widths += "-" + std::to_string(w);
@@ -91,9 +92,9 @@ std::string describe(const settings& asked, const plan& p, const dpsgd::mlp& mod
   std::string privacy = "no privacy";
   if (!asked.no_privacy) privacy = dpsgd::text("clip ", p.clip, ", noise multiplier ", p.noise_multiplier);
   if (asked.insecure_seed) privacy += dpsgd::text(", insecure seed ", *asked.insecure_seed);
-  return dpsgd::text("[", data.universe(), " rows, split seed ", asked.seed, ", test fraction ",
-                     asked.test_fraction, ", mlp ", widths, " ", asked.activation, ", ", asked.optimizer,
-                     ", sampling rate ", p.rate, ", ", privacy, "]");
+  return dpsgd::text("[", data.universe(), " rows, schema ", console::schema_digest(asked.schema), ", split seed ",
+                     asked.seed, ", test fraction ", asked.test_fraction, ", mlp ", widths, " ", asked.activation, ", ",
+                     asked.optimizer, ", sampling rate ", p.rate, ", ", privacy, "]");
 }
 
 /// How well `model` does on the records held back, over all ranks. None of it is private.
@@ -290,7 +291,8 @@ int train(World& world, settings asked, const dpsgd::schema& columns, const reco
                               : NAN;
   const double rmse = has_test && regression ? std::sqrt(tested->squared_error / tested->records) : NAN;
 
-  if (!asked.save.empty() && !report.stopped) dpsgd::save_model(model, asked.save, claim.str());
+  if (!asked.save.empty() && !report.stopped)
+    dpsgd::save_model(model, asked.save, claim.str() + "\nschema " + console::schema_digest(asked.schema));
   if (!asked.json.empty()) {
     nlohmann::ordered_json j;
     j["test_accuracy"] = number(accuracy), j["majority_accuracy"] = number(majority);
@@ -337,7 +339,7 @@ int train(World& world, settings asked, const dpsgd::schema& columns, const reco
   out.precision(3);
   if (report.steps_here > 0)
     out << per_epoch << " s per epoch, " << console::brief(per_second) << " records per second" << std::endl;
-  return report.out_of_budget ? console::failed : console::done;
+  return report.out_of_budget || !console::printed() ? console::failed : console::done;
 }
 
 /// Ranks are threads of this process, and the file is read once, by as many.
@@ -387,9 +389,11 @@ int train_on_mpi(int argc, char** argv, const settings& asked, const dpsgd::sche
 /// Results are written at the end: find out now whether they can be.
 void check_place(const char* option, const std::string& file) {
   if (file.empty() || file == "-") return;
-  const std::filesystem::path directory = std::filesystem::absolute(file).parent_path();
-  dpsgd::require(::access(directory.c_str(), W_OK) == 0, option, " ", file, ": cannot write into ", directory.string(),
-                 " (", std::strerror(errno), ")");
+  auto directory = std::filesystem::path(file).parent_path();
+  if (directory.empty()) directory = ".";
+  const bool can = ::access(directory.c_str(), W_OK) == 0;
+  const std::string reason = can ? "" : std::strerror(errno);
+  dpsgd::require(can, option, " ", file, ": cannot write into ", directory.string(), " (", reason, ")");
   dpsgd::require(!std::filesystem::is_directory(file), option, " ", file, " is a directory");
 }
 
@@ -403,6 +407,12 @@ int main(int argc, char** argv) {
   try {
     check_place("--json", asked.json);
     check_place("--save", asked.save);
+    if (std::filesystem::exists(asked.csv) && !std::filesystem::is_regular_file(asked.csv)) {  // a pipe, /dev/stdin
+      dpsgd::require(!start.by_mpirun, "--csv ", asked.csv,
+                     " is no plain file: under mpirun every rank reads its own part of it");
+      dpsgd::require(!asked.ledger.empty() || !asked.is_private(), "--csv ", asked.csv,
+                     " is no plain file, so its ledger has no place beside it: say --ledger FILE");
+    }
     const auto columns = dpsgd::read_schema(asked.schema);
     if (!start.by_mpirun) return train_on_threads(asked, columns);
 #ifdef DPSGD_HAS_MPI

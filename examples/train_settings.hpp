@@ -136,7 +136,7 @@ of ten below 1/N, the rest by a recipe (docs/decisions/). The noise is the least
 for. The schema (JSON) names the columns to read, their public bounds and the label.
 
 Ctrl-C stops all ranks after the same step; with --checkpoint the run can be resumed. Exit status: 0 done, 1 error,
-2 usage, 3 stopped and can be resumed.)";
+2 usage, 3 stopped and can be resumed. (After Ctrl-C mpirun itself says 1, whatever its ranks say.))";
 
 /// Reads the command line into `asked`. Returns the exit status if there is nothing more to do.
 inline std::optional<int> parse(int argc, char** argv, const console::start& start, settings& asked) {
@@ -166,6 +166,15 @@ inline std::optional<int> parse(int argc, char** argv, const console::start& sta
       },
       "");
 
+  // A count: CLI11 would take -1 for the largest number of all.
+  const CLI::Validator natural = CLI::Validator(
+      [](std::string& word) {
+        return !word.empty() && word.size() <= 18 && word.find_first_not_of("0123456789") == word.npos
+                   ? std::string()
+                   : "must be a whole number from 0 to 10^18; got " + word;
+      },
+      "");
+
   const char* group = "Data";
   app.add_option("--csv", asked.csv, "the records: a CSV file with a header line")->required()->group(group);
   app.add_option("--schema", asked.schema, "their public description: a JSON file")->required()->group(group);
@@ -178,6 +187,7 @@ inline std::optional<int> parse(int argc, char** argv, const console::start& sta
       ->group(group);
   app.add_option("--seed", asked.seed,
                  "of the split and the initial weights; both are public, so this costs no privacy")
+      ->check(natural)
       ->capture_default_str()
       ->group(group);
 
@@ -195,17 +205,27 @@ inline std::optional<int> parse(int argc, char** argv, const console::start& sta
       ->capture_default_str()
       ->group(group);
   app.add_option("--momentum", asked.momentum, "of sgd")->check(fraction)->capture_default_str()->group(group);
-  app.add_option("--learning-rate", asked.learning_rate, "default: 0.005 for adam, 0.3 for sgd; without privacy 0.001 and 0.02")->check(positive)->group(group);
+  app.add_option("--learning-rate", asked.learning_rate,
+                 "default: 0.005 for adam, 0.3 for sgd; without privacy 0.001 and 0.02")
+      ->check(positive)
+      ->group(group);
   app.add_option("--schedule", asked.schedule, "of the learning rate; default: cosine")
       ->check(CLI::IsMember({"constant", "cosine", "linear"}))
       ->group(group);
-  app.add_option("--batch-size", asked.batch_size,
-                 "expected number of records a step (each joins by itself); default: 512 for 20,000 records, 2048 for a "
-                 "million")
+  app.add_option(
+         "--batch-size", asked.batch_size,
+         "expected number of records a step (each joins by itself); default: 512 for 20,000 records, 2048 for a "
+         "million")
       ->check(positive)
       ->group(group);
-  auto* epochs = app.add_option("--epochs", asked.epochs, "default: 20 for 20,000 records, 6 for a million")->check(positive)->group(group);
-  app.add_option("--steps", asked.steps, "instead of epochs")->check(positive)->excludes(epochs)->group(group);
+  auto* epochs = app.add_option("--epochs", asked.epochs, "default: 20 for 20,000 records, 6 for a million")
+                     ->check(positive)
+                     ->group(group);
+  app.add_option("--steps", asked.steps, "instead of epochs")
+      ->check(natural)
+      ->check(positive)
+      ->excludes(epochs)
+      ->group(group);
 
   group = "Privacy";
   app.add_option(
@@ -221,10 +241,9 @@ inline std::optional<int> parse(int argc, char** argv, const console::start& sta
   app.add_option("--delta", asked.delta, "default: the largest power of ten below 1/N")
       ->check(delta_range)
       ->group(group);
-  auto* clip =
-      app.add_option("--clip", asked.clip, "bound on the norm of each record's gradient; default: 1")
-          ->check(positive)
-          ->group(group);
+  auto* clip = app.add_option("--clip", asked.clip, "bound on the norm of each record's gradient; default: 1")
+                   ->check(positive)
+                   ->group(group);
   app.add_option(
          "--ledger", asked.ledger,
          "the file that adds up what is spent on these records over all runs; default: the CSV's name + .ledger "
@@ -237,6 +256,7 @@ inline std::optional<int> parse(int argc, char** argv, const console::start& sta
       app.add_flag("--no-privacy", asked.no_privacy, "no clipping and no noise, to compare with")->group(group);
   app.add_option("--insecure-seed", asked.insecure_seed,
                  "seed noise and sampling too, so that the run repeats bit by bit; it is then not private")
+      ->check(natural)
       ->excludes(budget)
       ->group(group);
   for (auto* option : {noise, clip, budget}) no_privacy->excludes(option);
@@ -261,6 +281,7 @@ inline std::optional<int> parse(int argc, char** argv, const console::start& sta
   auto* checkpoint =
       app.add_option("--checkpoint", asked.checkpoint, "directory to keep the state of training in")->group(group);
   app.add_option("--checkpoint-every", asked.checkpoint_every, "steps between checkpoints; default: only when it stops")
+      ->check(natural)
       ->check(positive)
       ->needs(checkpoint)
       ->group(group);

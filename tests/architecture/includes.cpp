@@ -52,11 +52,8 @@ const std::vector<rule> table = {
 
 // Where the headers of others may appear. What is not listed (the standard library, Linux) may appear anywhere.
 const std::vector<rule> others = {
-    {"Eigen/", {}},
-    {"mpi.h", {"mpi"}},
-    {"nlohmann/", {"json.hpp", "data/schema_json.hpp"}},
-    {"cuda", {"cuda"}},
-    {"cublas", {"cuda"}},
+    {"Eigen/", {}},     {"mpi.h", {"mpi"}},   {"nlohmann/", {"json.hpp", "data/schema_json.hpp"}},
+    {"cuda", {"cuda"}}, {"cublas", {"cuda"}},
 };
 
 // "data/csv.hpp" lies in "data", and is "data/csv.hpp"; "mpi.hpp" is itself.

@@ -1,5 +1,6 @@
-/// Prints and checks the digests of noise and of sampled rows: they are part of the library's contract, whatever the compiler,
-/// its options and the target. The digests were read off a build without optimisation and without fma instructions.
+/// Prints and checks the digests of noise and of sampled rows: they are part of the library's contract, whatever the
+/// compiler, its options and the target. The digests were read off a build without optimisation and without fma
+/// instructions.
 #include <cstdint>
 #include <cstdio>
 #include <vector>
@@ -40,6 +41,7 @@ int main() {
       poisson_sampling{rate}.draw({random_key::from_seed(2), domain::sampling, step, 0}, all_records{50'000}, rows);
       for (const auto row : rows) sampling = absorb(sampling, row);
     }
-  std::printf("noise 0x%016llx sampling 0x%016llx\n", static_cast<unsigned long long>(noise), static_cast<unsigned long long>(sampling));
+  std::printf("noise 0x%016llx sampling 0x%016llx\n", static_cast<unsigned long long>(noise),
+              static_cast<unsigned long long>(sampling));
   return noise == noise_digest && sampling == sampling_digest ? 0 : 1;
 }

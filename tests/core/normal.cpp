@@ -12,13 +12,14 @@ const random_stream stream{random_key::from_seed(1), domain::noise, 3, 0};
 
 std::vector<float> draw(std::size_t blocks) {
   std::vector<float> v(blocks * normal_block_size);
-  for (std::size_t b = 0; b < blocks; ++b) normal_block(stream, static_cast<std::uint32_t>(b), v.data() + b * normal_block_size);
+  for (std::size_t b = 0; b < blocks; ++b)
+    normal_block(stream, static_cast<std::uint32_t>(b), v.data() + b * normal_block_size);
   return v;
 }
 }  // namespace
 
-// The bits must be the same under every compiler, every level of optimisation and every target (fma or not): other builds of
-// this test program check the same digest. It was read off the reference below, one value at a time.
+// The bits must be the same under every compiler, every level of optimisation and every target (fma or not): other
+// builds of this test program check the same digest. It was read off the reference below, one value at a time.
 TEST_CASE("noise has the same bits in every build") {
   std::uint64_t digest = 14695981039346656037ull;
   for (const float v : draw(500)) digest = (digest ^ std::bit_cast<std::uint32_t>(v)) * 1099511628211ull;
@@ -60,8 +61,8 @@ TEST_CASE("the radius reaches both ends: no value is cut, none is infinite") {
   }
 }
 
-// 4.8 million values; each band is six standard errors, so a false alarm has a chance below 1e-7 in all. It cannot see a
-// dependence that leaves these counts alone.
+// 4.8 million values; each band is six standard errors, so a false alarm has a chance below 1e-7 in all. It cannot see
+// a dependence that leaves these counts alone.
 TEST_CASE("values are normal: moments and tails") {
   const auto v = draw(30'000);
   const auto n = static_cast<double>(v.size());

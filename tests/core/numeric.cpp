@@ -30,12 +30,14 @@ TEST_CASE("sigmoid and tanh_fast") {
 }
 
 TEST_CASE("square_root") {
-  for (double x = 1e-30; x < 1e30; x *= 1.173) REQUIRE(square_root(static_cast<float>(x)) == doctest::Approx(std::sqrt(x)).epsilon(3e-7));
+  for (double x = 1e-30; x < 1e30; x *= 1.173)
+    REQUIRE(square_root(static_cast<float>(x)) == doctest::Approx(std::sqrt(x)).epsilon(3e-7));
   CHECK(square_root(0) == 0);
 }
 
 TEST_CASE("log_exact_bits and log1m_exact_bits are within 1e-15 relative, at both ends") {
-  for (double x = 1e-300; x < 1e300; x *= 1.0937) REQUIRE(log_exact_bits(x) == doctest::Approx(std::log(x)).epsilon(2e-15));
+  for (double x = 1e-300; x < 1e300; x *= 1.0937)
+    REQUIRE(log_exact_bits(x) == doctest::Approx(std::log(x)).epsilon(2e-15));
   for (double e = 1e-16; e < 0.4; e *= 1.31) {
     REQUIRE(log_exact_bits(1 + e) == doctest::Approx(std::log(1 + e)).epsilon(2e-15));
     REQUIRE(log1m_exact_bits(e) == doctest::Approx(std::log1p(-e)).epsilon(2e-15));

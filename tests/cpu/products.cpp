@@ -33,7 +33,8 @@ TEST_CASE("the products agree with Eigen's in double, for all small shapes") {
         CAPTURE(batch);
         CAPTURE(in);
         CAPTURE(out);
-        matrix x(batch, in, 1), w(out, in, 2), bias(1, out, 3), dy(batch, out, 4), y(batch, out), dx(batch, in), g(out, in, 5);
+        matrix x(batch, in, 1), w(out, in, 2), bias(1, out, 3), dy(batch, out, 4), y(batch, out), dx(batch, in),
+            g(out, in, 5);
         std::vector<float> parameters;
         for (const auto* m : {&w, &bias})
           for (std::size_t r = 0; r < m->view.rows; ++r)
@@ -76,7 +77,8 @@ TEST_CASE("a row has the same bits alone and in any batch; a gradient the same b
       }
       b.outer_sum(dy.view, x.view, g.view);
       for (std::size_t first = 0, n = 1; first < batch; first += n, n = std::min<std::size_t>(n + 2, batch - first - 0))
-        b.outer_sum(dy.view.rows_of(first, std::min(n, batch - first)), x.view.rows_of(first, std::min(n, batch - first)), cut.view);
+        b.outer_sum(dy.view.rows_of(first, std::min(n, batch - first)),
+                    x.view.rows_of(first, std::min(n, batch - first)), cut.view);
       for (std::size_t r = 0; r < out; ++r)
         for (std::size_t c = 0; c < in; ++c) REQUIRE(g.view(r, c) == cut.view(r, c));
     }

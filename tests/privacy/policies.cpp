@@ -28,8 +28,8 @@ template <int Mistake>
 struct wrong_noise : gaussian_noise {
   void draw(const random_stream& words, std::uint32_t block, double sensitivity, float* out) const {
     auto stream = words;
-    if (Mistake == 1) stream.step = 0;                                     // the same noise in every step
-    if (Mistake == 2) stream.key = random_key::from_seed(0);               // the same noise under every key
+    if (Mistake == 1) stream.step = 0;                                           // the same noise in every step
+    if (Mistake == 2) stream.key = random_key::from_seed(0);                     // the same noise under every key
     gaussian_noise::draw(stream, block, Mistake == 3 ? 1.0 : sensitivity, out);  // sigma not times the sensitivity
     if (Mistake == 4)
       for (std::size_t i = 0; i < block_size; ++i) out[i] *= 0.9f;
@@ -38,7 +38,9 @@ struct wrong_noise : gaussian_noise {
   }
 };
 template <class Noise, class Clip>
-concept protects = requires(Noise n, Clip c) { n.event(c.sensitivity()); };
+concept protects = requires(Noise n, Clip c) {
+  n.event(c.sensitivity());
+};
 }  // namespace
 
 TEST_CASE("clips keep their sensitivity, and check_clip catches one that does not") {
@@ -67,5 +69,6 @@ TEST_CASE("events carry what the policies do") {
   CHECK(event.event.multiplier == 0.9);
   CHECK(no_noise{}.event(flat_clip{}.sensitivity()).why == exposure{.no_noise = true});
   CHECK(no_noise{}.event(no_clip{}.sensitivity()).why == exposure{.no_noise = true, .no_clip = true});
-  static_assert(protects<gaussian_noise, flat_clip> && !protects<gaussian_noise, no_clip> && protects<no_noise, no_clip>);
+  static_assert(protects<gaussian_noise, flat_clip> && !protects<gaussian_noise, no_clip> &&
+                protects<no_noise, no_clip>);
 }

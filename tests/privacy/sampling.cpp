@@ -62,8 +62,9 @@ TEST_CASE("any cut into shards draws the same records; a record that is gone mov
       for (const std::size_t ranks : {2, 3, 7}) {
         std::vector<std::uint64_t> joined;
         for (std::size_t k = 0; k < ranks; ++k) {
-          records_at shard{r.all, {r.positions.begin() + static_cast<std::ptrdiff_t>(10'000 * k / ranks),
-                                   r.positions.begin() + static_cast<std::ptrdiff_t>(10'000 * (k + 1) / ranks)}};
+          records_at shard{r.all,
+                           {r.positions.begin() + static_cast<std::ptrdiff_t>(10'000 * k / ranks),
+                            r.positions.begin() + static_cast<std::ptrdiff_t>(10'000 * (k + 1) / ranks)}};
           const auto part = drawn({q}, shard, step);
           joined.insert(joined.end(), part.begin(), part.end());
         }
@@ -88,9 +89,9 @@ TEST_CASE("steps and keys draw differently") {
 }
 
 // Against the oracle that flips a coin for every record: each record's count over T steps is Binomial(T, q), pairs of
-// neighbours meet T q^2 times, and the batch size has variance N q (1 - q). Bands of 6.5 standard errors over 3,000 + 2,999
-// counts: false alarms below 6,000 * 8e-11 = 5e-7. It cannot see dependence between records that are not neighbours, except
-// through the size's variance.
+// neighbours meet T q^2 times, and the batch size has variance N q (1 - q). Bands of 6.5 standard errors over 3,000 +
+// 2,999 counts: false alarms below 6,000 * 8e-11 = 5e-7. It cannot see dependence between records that are not
+// neighbours, except through the size's variance.
 TEST_CASE("every record joins with probability q, independently of its neighbour") {
   constexpr std::uint64_t n = 3000, steps = 4000;
   const auto r = whole(n);

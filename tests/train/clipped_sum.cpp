@@ -39,7 +39,8 @@ struct problem {
     std::vector<float> out(model.parameters().size(), -1.0f);
     clipped_sum_workspace<cpu::backend, mlp, Norms> workspace(backend, model, tile);
     skipped = 0;
-    workspace(weights, features.view, {labels.data(), labels.size(), 1, 1}, {rows.data(), rows.size()}, clip, out.data(), skipped);
+    workspace(weights, features.view, {labels.data(), labels.size(), 1, 1}, {rows.data(), rows.size()}, clip,
+              out.data(), skipped);
     return out;
   }
 
@@ -72,7 +73,8 @@ std::vector<std::uint32_t> first(std::size_t n) {
   std::iota(rows.begin(), rows.end(), 0u);
   return rows;
 }
-const std::vector<std::vector<std::size_t>> shapes{{16, 64, 64, 1}, {5, 3, 1}, {17, 33, 4}, {1, 1}, {70, 1}, {3, 130, 2}};
+const std::vector<std::vector<std::size_t>> shapes{{16, 64, 64, 1}, {5, 3, 1}, {17, 33, 4},
+                                                   {1, 1},          {70, 1},   {3, 130, 2}};
 
 }  // namespace
 
@@ -121,7 +123,8 @@ TEST_CASE("the result has the same bits whatever the tile, and an example's fact
     const auto rows = first(500);
     const auto one = p.sum(flat_clip{0.3}, rows, 120);
     for (const std::size_t tile : {1, 7, 12, 64, 500, 1000}) CHECK(p.sum(flat_clip{0.3}, rows, tile) == one);
-    // Moved to another place among others: its own contribution, the difference of two sums, is exact where the others' are 0.
+    // Moved to another place among others: its own contribution, the difference of two sums, is exact where the others'
+    // are 0.
     auto shuffled = rows;
     for (std::size_t i = shuffled.size() - 1; i > 0; --i) std::swap(shuffled[i], shuffled[i * 7919 % (i + 1)]);
     CHECK(distance(p.sum(flat_clip{0.3}, shuffled), one) < 1e-5);

@@ -43,7 +43,8 @@ std::vector<float> parameters_of(const Model& model) {
 
 /// Trains a small mlp on `ranks` threads and gives each rank's parameters.
 template <class... Policies>
-std::vector<std::vector<float>> train(int ranks, const dataset& data, const fit_options& options, const Policies&... policies) {
+std::vector<std::vector<float>> train(int ranks, const dataset& data, const fit_options& options,
+                                      const Policies&... policies) {
   std::vector<std::vector<float>> results(static_cast<std::size_t>(ranks));
   threads::run(ranks, [&](auto& world) {
     mlp model({width, 20, 1});
@@ -56,7 +57,8 @@ std::vector<std::vector<float>> train(int ranks, const dataset& data, const fit_
 
 double distance(const std::vector<float>& a, const std::vector<float>& b) {
   double difference = 0, size = 0;
-  for (std::size_t i = 0; i < a.size(); ++i) difference += std::pow(double{a[i]} - b[i], 2), size += double{b[i]} * b[i];
+  for (std::size_t i = 0; i < a.size(); ++i)
+    difference += std::pow(double{a[i]} - b[i], 2), size += double{b[i]} * b[i];
   return std::sqrt(difference / size);
 }
 
@@ -64,7 +66,8 @@ const char* const algorithms[] = {"naive", "recursive_doubling", "ring", "circul
 
 /// A directory that goes away with the test.
 struct scratch {
-  std::filesystem::path path = std::filesystem::temp_directory_path() / ("dpsgd-test-" + std::to_string(random_key::fresh().words[0]));
+  std::filesystem::path path =
+      std::filesystem::temp_directory_path() / ("dpsgd-test-" + std::to_string(random_key::fresh().words[0]));
   scratch() { std::filesystem::create_directories(path); }
   ~scratch() { std::filesystem::remove_all(path); }
 };
@@ -79,7 +82,8 @@ TEST_CASE("without noise every number of ranks and every algorithm gives the sam
     for (const auto* name : algorithms) {
       CAPTURE(ranks);
       CAPTURE(name);
-      for (const auto& p : train(ranks, data, o, flat_clip{0.7}, no_noise{}, poisson_sampling{0.1}, allreduce::any::from_name(name)))
+      for (const auto& p :
+           train(ranks, data, o, flat_clip{0.7}, no_noise{}, poisson_sampling{0.1}, allreduce::any::from_name(name)))
         CHECK(distance(p, one) < 1e-5);
     }
 }
@@ -90,15 +94,17 @@ TEST_CASE("with noise all ranks end with the same bits, near those of one rank")
   const auto one = train(1, data, o, flat_clip{0.7}, gaussian_noise{1.0}, poisson_sampling{0.1})[0];
   for (const int ranks : {2, 3, 7})
     for (const auto* name : algorithms) {
-      const auto all = train(ranks, data, o, allreduce::any::from_name(name), flat_clip{0.7}, gaussian_noise{1.0}, poisson_sampling{0.1});
+      const auto all = train(ranks, data, o, allreduce::any::from_name(name), flat_clip{0.7}, gaussian_noise{1.0},
+                             poisson_sampling{0.1});
       for (const auto& p : all) CHECK(p == all[0]);
       CHECK(distance(all[0], one) < 1e-4);  // the noise is the same; rounding differs
     }
 }
 
-// Law: standard deviation = multiplier x sensitivity on every coordinate, once, however many ranks; divided by the expected
-// batch. With a rate so small that no record is ever drawn, one step of plain SGD at rate 1 moves each parameter by exactly
-// noise / expected batch. 3 x 161 x 400 values; bands of six standard errors, so a false alarm has a chance below 1e-7.
+// Law: standard deviation = multiplier x sensitivity on every coordinate, once, however many ranks; divided by the
+// expected batch. With a rate so small that no record is ever drawn, one step of plain SGD at rate 1 moves each
+// parameter by exactly noise / expected batch. 3 x 161 x 400 values; bands of six standard errors, so a false alarm has
+// a chance below 1e-7.
 TEST_CASE("the noise on each coordinate has standard deviation multiplier x bound, whatever the number of ranks") {
   const auto data = make_data();
   const double rate = 1e-9, multiplier = 1.7, bound = 0.4;
@@ -152,15 +158,16 @@ TEST_CASE("each step draws a sample of its own, with and without privacy") {
     for (std::size_t b = a + 1; b < seen.size(); ++b) CHECK(seen[a] != seen[b]);
 }
 
-// 161 coordinates x 3 pairs of steps; a correlation of 0.5 is six standard errors, so a false alarm has a chance below 1e-8.
+// 161 coordinates x 3 pairs of steps; a correlation of 0.5 is six standard errors, so a false alarm has a chance below
+// 1e-8.
 TEST_CASE("each step draws noise of its own") {
   const auto data = make_data();
   const double rate = 1e-9;
   std::vector<std::vector<float>> at;  // the parameters after 0, 1, 2 and 3 steps of one seeded run
   at.push_back(parameters_of(mlp({width, 20, 1})));
   for (std::uint64_t steps = 1; steps <= 3; ++steps)
-    at.push_back(train(2, data, {.steps = steps, .learning_rate = rate * records, .delta = 1e-5, .insecure_seed = 3}, flat_clip{},
-                       gaussian_noise{}, poisson_sampling{rate})[0]);
+    at.push_back(train(2, data, {.steps = steps, .learning_rate = rate * records, .delta = 1e-5, .insecure_seed = 3},
+                       flat_clip{}, gaussian_noise{}, poisson_sampling{rate})[0]);
   for (std::size_t a = 1; a < 4; ++a)
     for (std::size_t b = a + 1; b < 4; ++b) {
       double product = 0, first_size = 0, second_size = 0;
@@ -173,15 +180,16 @@ TEST_CASE("each step draws noise of its own") {
     }
 }
 
-TEST_CASE("what is added is divided by the expected batch, not by the realised one; an empty batch is an ordinary step") {
+TEST_CASE(
+    "what is added is divided by the expected batch, not by the realised one; an empty batch is an ordinary step") {
   // One record, drawn or not: when it is, the update is its gradient / (rate * 1).
   std::vector<float> x(width, 1.0f), y{1.0f};
   const auto one = dataset::from(x, width, y);
   mlp reference({width, 20, 1});
   std::vector<double> moved;
   for (std::uint64_t seed = 0; seed < 40; ++seed) {
-    const auto after = train(1, one, {.steps = 1, .learning_rate = 1e-3, .delta = 1e-5, .insecure_seed = seed}, flat_clip{0.5},
-                             no_noise{}, poisson_sampling{0.25})[0];
+    const auto after = train(1, one, {.steps = 1, .learning_rate = 1e-3, .delta = 1e-5, .insecure_seed = seed},
+                             flat_clip{0.5}, no_noise{}, poisson_sampling{0.25})[0];
     double square = 0;
     for (std::size_t i = 0; i < after.size(); ++i) square += std::pow(double{after[i]} - reference.parameters()[i], 2);
     moved.push_back(std::sqrt(square));
@@ -193,16 +201,18 @@ TEST_CASE("what is added is divided by the expected batch, not by the realised o
     if (m > 0) CHECK(m == doctest::Approx(1e-3 * 0.5 / 0.25).epsilon(1e-3));  // clipped to 0.5, divided by 0.25
   // Steps without any record, on some ranks or all, go through every algorithm.
   for (const auto* name : algorithms)
-    CHECK_NOTHROW(train(3, make_data(3), {.steps = 50, .delta = 1e-5}, flat_clip{}, gaussian_noise{}, poisson_sampling{0.05},
-                        allreduce::any::from_name(name)));
+    CHECK_NOTHROW(train(3, make_data(3), {.steps = 50, .delta = 1e-5}, flat_clip{}, gaussian_noise{},
+                        poisson_sampling{0.05}, allreduce::any::from_name(name)));
 }
 
-// Zero-out adjacency, end to end: blank one row, and the sum that is released moves by at most the sensitivity, on any ranks.
+// Zero-out adjacency, end to end: blank one row, and the sum that is released moves by at most the sensitivity, on any
+// ranks.
 TEST_CASE("blanking one row moves the released sum by at most the clip bound") {
   const double bound = 0.3, rate = 0.5, learning_rate = 1e-2;
   const auto step = [&](int ranks, const std::vector<float>& x, const std::vector<float>& y, std::uint64_t seed) {
-    return train(ranks, dataset::from(x, width, y), {.steps = 1, .learning_rate = learning_rate, .delta = 1e-5, .insecure_seed = seed},
-                 flat_clip{bound}, no_noise{}, poisson_sampling{rate})[0];
+    return train(ranks, dataset::from(x, width, y),
+                 {.steps = 1, .learning_rate = learning_rate, .delta = 1e-5, .insecure_seed = seed}, flat_clip{bound},
+                 no_noise{}, poisson_sampling{rate})[0];
   };
   const std::size_t n = 60;
   const auto data = make_data(n);
@@ -210,7 +220,8 @@ TEST_CASE("blanking one row moves the released sum by at most the clip bound") {
   for (std::uint64_t seed = 0; seed < 20; ++seed)
     for (const int ranks : {1, 3}) {
       // The row that goes is huge, so that it is clipped. Blanked, it contributes nothing: its gradient is not finite.
-      std::vector<float> x(data.features().data, data.features().data + n * width), y(data.labels().begin(), data.labels().end());
+      std::vector<float> x(data.features().data, data.features().data + n * width),
+          y(data.labels().begin(), data.labels().end());
       const std::size_t row = seed * 3 % n;
       for (std::size_t j = 0; j < width; ++j) x[row * width + j] = 1e3f;
       const auto with = step(ranks, x, y, seed);
@@ -229,13 +240,15 @@ TEST_CASE("materialised norms, a policy for teaching, train the same model") {
   const auto data = make_data();
   const fit_options o{.steps = 20, .learning_rate = 0.3, .delta = 1e-5, .insecure_seed = 5};
   CHECK(distance(train(2, data, o, flat_clip{0.2}, gaussian_noise{1.0}, poisson_sampling{0.1}, materialised_norms{})[0],
-                 train(2, data, o, flat_clip{0.2}, gaussian_noise{1.0}, poisson_sampling{0.1}, ghost_norms{})[0]) < 1e-4);
+                 train(2, data, o, flat_clip{0.2}, gaussian_noise{1.0}, poisson_sampling{0.1}, ghost_norms{})[0]) <
+        1e-4);
 }
 
 TEST_CASE("every fit draws a fresh key: two runs differ, a seeded run repeats bit by bit") {
   const auto data = make_data();
   const auto go = [&](std::optional<std::uint64_t> seed) {
-    return train(2, data, {.steps = 5, .delta = 1e-5, .insecure_seed = seed}, flat_clip{}, gaussian_noise{}, poisson_sampling{0.1})[0];
+    return train(2, data, {.steps = 5, .delta = 1e-5, .insecure_seed = seed}, flat_clip{}, gaussian_noise{},
+                 poisson_sampling{0.1})[0];
   };
   CHECK(go({}) != go({}));
   CHECK(go(4) == go(4));
@@ -256,7 +269,8 @@ TEST_CASE("the claim says what was done, and is none where there is no protectio
   rdp_accountant wanted;
   wanted.add(poisson_sampled{0.1, gaussian_event<zero_out>{1.1}}, 30);
   CHECK(good.epsilon == wanted.spent(1e-5).epsilon);
-  CHECK(text(good).find("DP, unit: one row, zero-out adjacency, Poisson sampling, RDP, idealised arithmetic") != std::string::npos);
+  CHECK(text(good).find("DP, unit: one row, zero-out adjacency, Poisson sampling, RDP, idealised arithmetic") !=
+        std::string::npos);
   CHECK(text(claim_of(no_clip{}, no_noise{}, poisson_sampling{0.1})) == "not private: no noise, no clip");
   CHECK(text(claim_of(flat_clip{}, no_noise{}, poisson_sampling{0.1})) == "not private: no noise");
   mlp m = model;
@@ -318,16 +332,19 @@ TEST_CASE("impossible settings are refused") {
   };
   const fit_options o{.steps = 1, .delta = 1e-5};
   const double nan = std::numeric_limits<double>::quiet_NaN();
-  for (const double rate : {0.0, -0.1, 1.5, nan}) refuses("sampling rate", o, flat_clip{}, gaussian_noise{}, poisson_sampling{rate});
+  for (const double rate : {0.0, -0.1, 1.5, nan})
+    refuses("sampling rate", o, flat_clip{}, gaussian_noise{}, poisson_sampling{rate});
   for (const double z : {0.0, -1.0, nan, std::numeric_limits<double>::infinity()})
     refuses("noise multiplier", o, flat_clip{}, gaussian_noise{z}, poisson_sampling{});
   for (const double bound : {0.0, -1.0, nan, std::numeric_limits<double>::infinity()})
     refuses("clip bound", o, flat_clip{bound}, gaussian_noise{}, poisson_sampling{});
   for (const double delta : {0.0, -1.0, 1.0, nan})
     refuses("delta", {.steps = 1, .delta = delta}, flat_clip{}, gaussian_noise{}, poisson_sampling{});
-  refuses("learning rate", {.steps = 1, .learning_rate = nan, .delta = 1e-5}, flat_clip{}, gaussian_noise{}, poisson_sampling{});
+  refuses("learning rate", {.steps = 1, .learning_rate = nan, .delta = 1e-5}, flat_clip{}, gaussian_noise{},
+          poisson_sampling{});
   refuses("how long", {.delta = 1e-5}, flat_clip{}, gaussian_noise{}, poisson_sampling{});
-  refuses("not even one step", {.target_epsilon = 1e-3, .delta = 1e-5}, flat_clip{}, gaussian_noise{0.5}, poisson_sampling{0.5});
+  refuses("not even one step", {.target_epsilon = 1e-3, .delta = 1e-5}, flat_clip{}, gaussian_noise{0.5},
+          poisson_sampling{0.5});
   mlp other({width + 1, 1});
   trainer t{flat_clip{}, gaussian_noise{}, poisson_sampling{}};
   CHECK_THROWS_WITH_AS(t.fit(other, data, o), doctest::Contains("inputs"), error);
@@ -342,7 +359,8 @@ TEST_CASE("a seeded run that is cut and resumed, at another number of ranks, goe
       journal keep;
       if (world.rank() == 0) keep.keep_checkpoints(where, "toy", resume);
       std::atomic<bool> stop{false};
-      fit_options o{.steps = 80, .delta = 1e-5, .insecure_seed = 9, .journal = &keep, .checkpoint_every = 20, .stop = &stop};
+      fit_options o{
+          .steps = 80, .delta = 1e-5, .insecure_seed = 9, .journal = &keep, .checkpoint_every = 20, .stop = &stop};
       if (stop_after > 0) o.progress_every = 0, o.on_progress = [&](const progress& p) { stop = p.step >= stop_after; };
       mlp model({width, 20, 1});
       trainer t{world, flat_clip{}, gaussian_noise{}, poisson_sampling{0.1}, adam{}};
@@ -362,7 +380,8 @@ TEST_CASE("a seeded run that is cut and resumed, at another number of ranks, goe
 TEST_CASE("a checkpoint is not resumed with other noise, clip or sampling: one claim could not cover both") {
   const auto data = make_data();
   const scratch dir;
-  const auto fit = [&](double multiplier, double rate, std::optional<std::uint64_t> seed, std::uint64_t steps, bool resume) {
+  const auto fit = [&](double multiplier, double rate, std::optional<std::uint64_t> seed, std::uint64_t steps,
+                       bool resume) {
     journal keep;
     keep.keep_checkpoints(dir.path, "toy", resume);
     mlp model({width, 8, 1});
@@ -374,6 +393,23 @@ TEST_CASE("a checkpoint is not resumed with other noise, clip or sampling: one c
   CHECK_THROWS_WITH_AS(fit(1.0, 0.01, {}, 20, true), doctest::Contains("this checkpoint's steps were"), error);
   CHECK_THROWS_WITH_AS(fit(1.0, 0.1, 7, 20, true), doctest::Contains("this checkpoint's steps were"), error);
   CHECK(fit(1.0, 0.1, {}, 20, true).steps == 20);
+}
+
+TEST_CASE("a run is resumed under the ledger that it was entered in, and no other") {
+  const auto data = make_data();
+  const scratch dir;
+  const auto fit = [&](const char* name, std::uint64_t steps, bool resume) {
+    ledger book(dir.path / name, data.digest().hex(), data.universe());
+    journal keep;
+    keep.keep(book);
+    keep.keep_checkpoints(dir.path / "kept", "toy", resume);
+    mlp model({width, 8, 1});
+    trainer t{flat_clip{}, gaussian_noise{}, poisson_sampling{0.1}};
+    return t.fit(model, data, {.steps = steps, .delta = 1e-5, .journal = &keep});
+  };
+  fit("one", 20, false);
+  CHECK_THROWS_WITH_AS(fit("two", 40, true), doctest::Contains("not the ledger that the run was entered in"), error);
+  CHECK(fit("one", 40, true).steps == 40);
 }
 
 TEST_CASE("a record on two ranks would count twice: it is refused") {
@@ -391,21 +427,24 @@ TEST_CASE("a record on two ranks would count twice: it is refused") {
 TEST_CASE("ranks that were given different policies or options are refused") {
   const auto data = make_data();
   const auto differ = [&](auto clip, auto noise, auto sampling, auto options) {
-    CHECK_THROWS_WITH_AS(threads::run(2,
-                                      [&](auto& world) {
-                                        mlp model({width, 8, 1});
-                                        trainer t{world, clip(world.rank()), noise(world.rank()), sampling(world.rank())};
-                                        t.fit(model, shard(data, world), options(world.rank()));
-                                      }),
-                         doctest::Contains("different policies"), error);
+    CHECK_THROWS_WITH_AS(
+        threads::run(2,
+                     [&](auto& world) {
+                       mlp model({width, 8, 1});
+                       trainer t{world, clip(world.rank()), noise(world.rank()), sampling(world.rank())};
+                       t.fit(model, shard(data, world), options(world.rank()));
+                     }),
+        doctest::Contains("different policies"), error);
   };
   const auto clip = [](int) { return flat_clip{}; };
   const auto noise = [](int) { return gaussian_noise{}; };
   const auto sampling = [](int) { return poisson_sampling{0.1}; };
   const auto options = [](int) { return fit_options{.steps = 5, .delta = 1e-5}; };
   differ([](int rank) { return flat_clip{rank ? 10.0 : 1.0}; }, noise, sampling, options);
-  differ(clip, [](int rank) { return gaussian_noise{rank ? 0.1 : 1.0}; }, sampling, options);
-  differ(clip, noise, [](int rank) { return poisson_sampling{rank ? 0.1 : 0.2}; }, options);
+  differ(
+      clip, [](int rank) { return gaussian_noise{rank ? 0.1 : 1.0}; }, sampling, options);
+  differ(
+      clip, noise, [](int rank) { return poisson_sampling{rank ? 0.1 : 0.2}; }, options);
   differ(clip, noise, sampling, [](int rank) { return fit_options{.steps = rank ? 5u : 6u, .delta = 1e-5}; });
   differ(clip, noise, sampling, [](int rank) {
     fit_options o{.steps = 5, .delta = 1e-5};
@@ -437,8 +476,9 @@ TEST_CASE("a resumed run claims all its steps") {
 TEST_CASE("the noise of a step is that of (key, noise, step), coordinate by coordinate") {
   const double rate = 1e-9;
   const auto before = parameters_of(mlp({width, 20, 1}));
-  const auto after = train(2, make_data(), {.steps = 1, .learning_rate = rate * records, .delta = 1e-5, .insecure_seed = 8},
-                           flat_clip{}, gaussian_noise{2.0}, poisson_sampling{rate})[0];
+  const auto after =
+      train(2, make_data(), {.steps = 1, .learning_rate = rate * records, .delta = 1e-5, .insecure_seed = 8},
+            flat_clip{}, gaussian_noise{2.0}, poisson_sampling{rate})[0];
   for (std::size_t i = 0; i < before.size(); ++i)
     CHECK(double{before[i]} - after[i] ==
           doctest::Approx(2.0 * normal_value({random_key::from_seed(8), domain::noise, 0, 0}, i)).epsilon(1e-3));
@@ -504,7 +544,8 @@ TEST_CASE("at every step the ledger on the disk counts at least the steps that w
   std::uint64_t looks = 0;
   fit_options o{.steps = 500, .delta = 1e-5, .journal = &keep, .checkpoint_every = 70, .progress_every = 0};
   o.on_progress = [&](const progress& p) {
-    std::filesystem::copy_file(dir.path / "ledger", dir.path / "copy", std::filesystem::copy_options::overwrite_existing);
+    std::filesystem::copy_file(dir.path / "ledger", dir.path / "copy",
+                               std::filesystem::copy_options::overwrite_existing);
     ledger copy(dir.path / "copy", digest, data.universe());
     REQUIRE(copy.runs().size() == 1);
     REQUIRE(copy.runs()[0].steps >= p.step);
@@ -523,6 +564,7 @@ TEST_CASE("a rank that throws in the middle ends the fit on all ranks, with its 
       gaussian_noise::draw(words, block, s, out);
     }
   };
-  CHECK_THROWS_WITH_AS(train(3, data, {.steps = 20, .delta = 1e-5}, flat_clip{}, failing_noise{}, poisson_sampling{0.1}),
-                       doctest::Contains("the noise source broke"), error);
+  CHECK_THROWS_WITH_AS(
+      train(3, data, {.steps = 20, .delta = 1e-5}, flat_clip{}, failing_noise{}, poisson_sampling{0.1}),
+      doctest::Contains("the noise source broke"), error);
 }

@@ -162,7 +162,8 @@ static_assert(privacy_event<no_privacy_event> && privacy_event<refused_event>);
 using recorded_event =
     std::variant<poisson_sampled<gaussian_event<zero_out>>, gaussian_event<zero_out>, no_privacy_event>;
 
-/// An event as files have it: "poisson-gaussian zero-out rate=0.01 multiplier=0.9". Numbers read back as the same doubles.
+/// An event as files have it: "poisson-gaussian zero-out rate=0.01 multiplier=0.9". Numbers read back as the same
+/// doubles.
 template <class Event>
 std::string event_words(Event event) {
   std::string text = Event::kind() + " " + std::string(Event::adjacency::name);

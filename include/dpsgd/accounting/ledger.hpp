@@ -13,6 +13,7 @@
 
 #include <fcntl.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -61,6 +62,9 @@ class ledger {
             "a ledger needs the data set's digest as 16 or 32 lower-case hexadecimal digits; got '", digest, "'");
     fd_ = detail::file_descriptor(::open(file_.c_str(), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0666));
     if (!fd_) fail("ledger ", file_.string(), ": cannot open it (", std::strerror(errno), ")");
+    struct stat facts {};
+    require(::fstat(fd_.get(), &facts) == 0 && S_ISREG(facts.st_mode), "ledger ", file_.string(),
+            ": this is no plain file; name one (a ledger must last)");
     if (::flock(fd_.get(), LOCK_EX | LOCK_NB) != 0) {
       if (errno != EWOULDBLOCK) fail("ledger ", file_.string(), ": cannot lock it (", std::strerror(errno), ")");
       fail("ledger ", file_.string(),

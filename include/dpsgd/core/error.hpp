@@ -11,7 +11,8 @@
 #include <string_view>
 
 #if defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__
-#error "dpsgd: do not compile with -ffast-math or -ffinite-math-only: the guard against non-finite gradients would be removed"
+#error \
+    "dpsgd: do not compile with -ffast-math or -ffinite-math-only: the guard against non-finite gradients would be removed"
 #endif
 
 namespace dpsgd {
@@ -45,7 +46,7 @@ struct message {
   std::string_view words;
   source_place place;
   template <class Text>
-    requires std::convertible_to<const Text&, std::string_view>
+  requires std::convertible_to<const Text&, std::string_view>
   constexpr message(const Text& text, source_place at = source_place::here()) : words(text), place(at) {}
 };
 

@@ -1,14 +1,15 @@
 /// Standard normal values as a function of (stream, position), with the same bits on every machine.
 ///
-/// A block is 160 values, made of 16 blocks of ChaCha20 side by side: lane l holds ChaCha block 16 * block + l, and each
-/// three of its words make two values by the transform of Box and Muller (1958):
+/// A block is 160 values, made of 16 blocks of ChaCha20 side by side: lane l holds ChaCha block 16 * block + l, and
+/// each three of its words make two values by the transform of Box and Muller (1958):
 ///
 ///     radius = sqrt(-2 ln u),  u = (64 random bits + 1/2) 2^-64        angle = 2 pi (32 random bits) 2^-32
 ///     value[32 t + l] = radius cos(angle)      value[32 t + 16 + l] = radius sin(angle)        t = 0..4, l = 0..15
 ///
-/// The 64 bits of the radius reach 9.5 standard deviations: 32 bits would cut the tail at 6.7, which matters beside a delta of
-/// 1e-6. The arithmetic is float with every fma written out; radius and angle are off by less than 1e-6 relative to the
-/// real-number transform of the same bits (tests/core/normal.cpp). That is what "idealised arithmetic" in a claim sets aside.
+/// The 64 bits of the radius reach 9.5 standard deviations: 32 bits would cut the tail at 6.7, which matters beside a
+/// delta of 1e-6. The arithmetic is float with every fma written out; radius and angle are off by less than 1e-6
+/// relative to the real-number transform of the same bits (tests/core/normal.cpp). That is what "idealised arithmetic"
+/// in a claim sets aside.
 #pragma once
 
 #include <array>
@@ -102,8 +103,8 @@ inline void normal_block(const random_stream& stream, std::uint32_t block, float
   const detail::chacha_lanes random(stream, block);
   for (int t = 0; t < 5; ++t)
     for (int l = 0; l < 16; ++l)
-      detail::normal_pair(random.words[3 * t][l], random.words[3 * t + 1][l], random.words[3 * t + 2][l], out[32 * t + l],
-                          out[32 * t + 16 + l]);
+      detail::normal_pair(random.words[3 * t][l], random.words[3 * t + 1][l], random.words[3 * t + 2][l],
+                          out[32 * t + l], out[32 * t + 16 + l]);
 }
 
 /// The same value one at a time, for devices and as the reference of the test.

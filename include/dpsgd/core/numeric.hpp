@@ -1,8 +1,9 @@
 /// Elementary functions without branches, for loops that the compiler should vectorise.
 ///
-/// Those that noise and sampling rest on give the same bits on every machine and device: they write every sum of a product
-/// as fma(), because compilers contract a * b + c on some targets and not on others. The others (exp_fast and what is made
-/// of it) leave that to the compiler: where the target has no fma instruction, fma() costs 20 times as much.
+/// Those that noise and sampling rest on give the same bits on every machine and device: they write every sum of a
+/// product as fma(), because compilers contract a * b + c on some targets and not on others. The others (exp_fast and
+/// what is made of it) leave that to the compiler: where the target has no fma instruction, fma() costs 20 times as
+/// much.
 #pragma once
 
 #include <bit>
@@ -30,13 +31,13 @@ constexpr float square_root(float t) {
   return fma(fma(-r, r, t), 0.5f * y, r);
 }
 
-/// e^x in float to 2 units in the last place; 0 below -87.3, the largest finite value from 88.7 on. (No special cases: a NaN
-/// gives a NaN.)
+/// e^x in float to 2 units in the last place; 0 below -87.3, the largest finite value from 88.7 on. (No special cases:
+/// a NaN gives a NaN.)
 constexpr float exp_fast(float x) {
   x = x < -87.3f ? -87.3f : x;
   x = x > 88.7f ? 88.7f : x;
   const float shifted = x * 1.44269504f + 12582912.0f;  // adding 1.5 * 2^23 drops the fraction
-  const float n = shifted - 12582912.0f;                   // round(x / ln 2)
+  const float n = shifted - 12582912.0f;                // round(x / ln 2)
   float r = n * -0.693359375f + x;
   r = n * 2.12194440e-4f + r;
   float p = 1.9875691500e-4f;  // Cephes expf

@@ -37,7 +37,8 @@ struct random_key {
 
   /// A key that anybody can guess: for what is public (split, initialisation) and for tests. Never private.
   static constexpr random_key from_seed(std::uint64_t seed) {
-    return {{0x64707367u, 0x64736565u, static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32), 0, 0, 0, 0},
+    return {{0x64707367u, 0x64736565u, static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32), 0, 0,
+             0, 0},
             false};
   }
 };

@@ -1,5 +1,6 @@
-/// Small binary files that know when they are damaged: a line that says what they are, fields, and a digest of all of it.
-/// Checkpoints and saved models. Numbers are little-endian, floats IEEE 754; written durably (core/durable_file.hpp).
+/// Small binary files that know when they are damaged: a line that says what they are, fields, and a digest of all of
+/// it. Checkpoints and saved models. Numbers are little-endian, floats IEEE 754; written durably
+/// (core/durable_file.hpp).
 #pragma once
 
 #include <bit>
@@ -20,7 +21,8 @@
 
 namespace dpsgd {
 
-static_assert(std::endian::native == std::endian::little, "dpsgd: its files are little-endian, and are not converted yet");
+static_assert(std::endian::native == std::endian::little,
+              "dpsgd: its files are little-endian, and are not converted yet");
 
 /// Collects fields, then writes them in one step.
 class sealed_writer {
@@ -29,10 +31,8 @@ class sealed_writer {
   explicit sealed_writer(std::string_view kind) : bytes_(std::string(kind) + "\n") {}
 
   template <class T>
-    requires std::is_arithmetic_v<T>
-  void put(T value) {
-    bytes_.append(reinterpret_cast<const char*>(&value), sizeof value);
-  }
+  requires std::is_arithmetic_v<T>
+  void put(T value) { bytes_.append(reinterpret_cast<const char*>(&value), sizeof value); }
   void put(std::span<const float> values) {
     put(std::uint64_t{values.size()});
     bytes_.append(reinterpret_cast<const char*>(values.data()), values.size_bytes());
@@ -65,7 +65,8 @@ class sealed_reader {
     const std::string head = std::string(kind) + "\n";
     if (!bytes_.starts_with(head)) {
       const auto word = kind.substr(0, kind.find(' ') + 1);
-      if (bytes_.starts_with(word)) fail(file.string(), ": another version of dpsgd wrote this file (wanted '", kind, "')");
+      if (bytes_.starts_with(word))
+        fail(file.string(), ": another version of dpsgd wrote this file (wanted '", kind, "')");
       fail(file.string(), ": this is no ", word, "file");
     }
     constexpr std::size_t seal = 32;
@@ -77,8 +78,7 @@ class sealed_reader {
   }
 
   template <class T>
-    requires std::is_arithmetic_v<T>
-  T get() {
+  requires std::is_arithmetic_v<T> T get() {
     T value;
     std::memcpy(&value, take(sizeof value), sizeof value);
     return value;

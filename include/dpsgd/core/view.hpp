@@ -30,7 +30,9 @@ struct matrix_view {
   constexpr T* row(std::size_t r) const { return data + r * stride; }
   constexpr T& operator()(std::size_t r, std::size_t c) const { return data[r * stride + c]; }
   /// Rows [first, first + count) as a view of their own.
-  constexpr matrix_view rows_of(std::size_t first, std::size_t count) const { return {row(first), count, cols, stride}; }
+  constexpr matrix_view rows_of(std::size_t first, std::size_t count) const {
+    return {row(first), count, cols, stride};
+  }
   constexpr operator matrix_view<const T, Memory>() const { return {data, rows, cols, stride}; }
 };
 

@@ -1,7 +1,7 @@
 /// The CPU backend: the operations that layers, losses and the trainer are written in, on host memory, on one core.
 ///
-/// (Two cores are two ranks; nothing here starts a thread.) Matrices have padded rows: stride(cols) >= cols, rows aligned.
-/// What stands in the padding is never read into a result.
+/// (Two cores are two ranks; nothing here starts a thread.) Matrices have padded rows: stride(cols) >= cols, rows
+/// aligned. What stands in the padding is never read into a result.
 #pragma once
 
 #include <algorithm>
@@ -62,7 +62,8 @@ class backend {
   /// Elements from one row to the next of a matrix with `cols` columns.
   static constexpr std::size_t stride(std::size_t cols) { return padded(cols); }
 
-  /// A row's sum of n terms of one sign is within this relative error: each lane adds its share, then the lanes by pairs.
+  /// A row's sum of n terms of one sign is within this relative error: each lane adds its share, then the lanes by
+  /// pairs.
   static constexpr double sum_error(std::size_t n) { return (static_cast<double>(n) / lanes + 6) * 0x1p-24; }
 
   /// n zeros in this backend's memory.
@@ -74,13 +75,15 @@ class backend {
   /// Copies the parameters (of all tensors, one after the other, unpadded) to where the products read them.
   void weights_changed(weights& w, const float* parameters) const {
     for (auto& t : w.tensors()) {
-      for (std::size_t r = 0; r < t.rows; ++r) std::memcpy(t.plain.row(r), parameters + r * t.cols, t.cols * sizeof(float));
+      for (std::size_t r = 0; r < t.rows; ++r)
+        std::memcpy(t.plain.row(r), parameters + r * t.cols, t.cols * sizeof(float));
       transpose_into({parameters, t.rows, t.cols, t.cols}, t.transposed);
       parameters += t.rows * t.cols;
     }
   }
 
-  // Products -----------------------------------------------------------------------------------------------------------------
+  // Products
+  // -----------------------------------------------------------------------------------------------------------------
 
   /// y (batch, out) = x (batch, in) w^T + bias.
   void product(matrix_view<const float> x, const tensor& w, const tensor& bias, matrix_view<float> y) const {
@@ -95,7 +98,8 @@ class backend {
     cpu::outer_sum(dy, x, g);
   }
 
-  // Rows ---------------------------------------------------------------------------------------------------------------------
+  // Rows
+  // ---------------------------------------------------------------------------------------------------------------------
 
   /// g (1, cols) += the sum of m's rows, in their order.
   void sum_rows(matrix_view<const float> m, matrix_view<float> g) const {
@@ -109,8 +113,9 @@ class backend {
   void add_row_norms(matrix_view<const float> m, vector_view<float> norm2) const {
     row_dots(m, m, [&](std::size_t first, std::size_t n, floats squares) { add_some(norm2.data + first, n, squares); });
   }
-  /// norm2[r] += |dy_r|^2 (|x_r|^2 + 1): of the gradient dy_r x_r^T of a weight matrix and dy_r of its bias. Never too small: a
-  /// square that underflowed beside a large x counts as the smallest normal number, which is nothing beside ordinary ones.
+  /// norm2[r] += |dy_r|^2 (|x_r|^2 + 1): of the gradient dy_r x_r^T of a weight matrix and dy_r of its bias. Never too
+  /// small: a square that underflowed beside a large x counts as the smallest normal number, which is nothing beside
+  /// ordinary ones.
   void add_outer_norms(matrix_view<const float> x, matrix_view<const float> dy, vector_view<float> norm2) const {
     const float underflow = static_cast<float>(dy.cols) * std::numeric_limits<float>::min();
     for (std::size_t first = 0; first < x.rows; first += lanes) {
@@ -118,7 +123,7 @@ class backend {
       floats of_x;
       const auto a = x.rows_of(first, n), d = dy.rows_of(first, n);
       row_dots(a, a, [&](std::size_t, std::size_t, floats squares) { of_x = squares + 1.0f; });
-      row_dots(d, d, [&](std::size_t, std::size_t, floats squares) { 
+      row_dots(d, d, [&](std::size_t, std::size_t, floats squares) {
         add_some(norm2.data + first, n, (squares + underflow) * of_x);
       });
     }
@@ -148,7 +153,8 @@ class backend {
     }
   }
 
-  // Everything else ----------------------------------------------------------------------------------------------------------
+  // Everything else
+  // ----------------------------------------------------------------------------------------------------------
 
   /// f(i) for i in [0, n), in any order.
   template <class F>

@@ -49,7 +49,8 @@ template <int D>
 template <int D>
 [[gnu::always_inline]] inline floats sum_from(floats (&v)[lanes]) {
 #pragma GCC unroll 16
-  for (int i = 0; i < lanes; i += 2 * D) v[i] = interleave<D, false>(v[i], v[i + D]) + interleave<D, true>(v[i], v[i + D]);
+  for (int i = 0; i < lanes; i += 2 * D)
+    v[i] = interleave<D, false>(v[i], v[i + D]) + interleave<D, true>(v[i], v[i + D]);
   if constexpr (2 * D < lanes) return sum_from<2 * D>(v);
   else return v[0];
 }

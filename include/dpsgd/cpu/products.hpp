@@ -1,7 +1,7 @@
 /// The three products of a linear layer by one micro-kernel, without packing the large operand.
 ///
-/// A block of C, `Rows` x (`Vectors` x lanes), stays in registers while k runs: each step broadcasts Rows elements of A and
-/// multiplies them with one row of B. A is read with two strides, so a transposed A costs nothing:
+/// A block of C, `Rows` x (`Vectors` x lanes), stays in registers while k runs: each step broadcasts Rows elements of A
+/// and multiplies them with one row of B. A is read with two strides, so a transposed A costs nothing:
 ///
 ///                      B (k, wide)                       A             B
 ///                     +-----------+      forward         x  (batch,in) W^T (in,out)
@@ -12,8 +12,8 @@
 ///         |:::|       |###########|
 ///         +---+       +-----------+
 ///
-/// Every element of C is summed in the order of k whatever the number of rows. So a row of a batch comes out with the same
-/// bits alone or among others, and a gradient does not depend on how the batch was cut into tiles.
+/// Every element of C is summed in the order of k whatever the number of rows. So a row of a batch comes out with the
+/// same bits alone or among others, and a gradient does not depend on how the batch was cut into tiles.
 #pragma once
 
 #include <cstddef>
@@ -32,7 +32,8 @@ constexpr std::size_t padded(std::size_t columns) {
 
 namespace detail {
 
-/// The most rows that leave registers for Vectors rows of B and a broadcast; at most 12, enough to hide the FMA's latency.
+/// The most rows that leave registers for Vectors rows of B and a broadcast; at most 12, enough to hide the FMA's
+/// latency.
 template <int Vectors>
 inline constexpr int best_rows = (registers - Vectors - 1) / Vectors < 12 ? (registers - Vectors - 1) / Vectors : 12;
 
@@ -54,8 +55,7 @@ template <int Rows, int Vectors>
 #pragma GCC unroll 16
   for (int r = 0; r < Rows; ++r) {
 #pragma GCC unroll 16
-    for (int v = 0; v < Vectors; ++v)
-      sum[r][v] = o.start ? load(o.start + r * o.start_row + v * lanes) : floats{};
+    for (int v = 0; v < Vectors; ++v) sum[r][v] = o.start ? load(o.start + r * o.start_row + v * lanes) : floats{};
   }
   const float* a = o.a;
   const float* b = o.b;
@@ -91,8 +91,8 @@ inline void panel(operands o, std::size_t rows) {
   take.template operator()<1>();
 }
 
-/// C (rows, wide) = start + A (rows, k) B (k, wide); B and C have padded, aligned rows. One copy of it serves all three products,
-/// since it is most of what a user's program takes to compile.
+/// C (rows, wide) = start + A (rows, k) B (k, wide); B and C have padded, aligned rows. One copy of it serves all three
+/// products, since it is most of what a user's program takes to compile.
 [[gnu::noinline]] inline void multiply(operands o, std::size_t rows, std::size_t wide) {
   constexpr int most = registers == 32 ? 4 : 2;
   auto vectors = static_cast<int>((wide + lanes - 1) / lanes);
@@ -111,8 +111,9 @@ inline void panel(operands o, std::size_t rows) {
 
 }  // namespace detail
 
-/// f(first, n, sums) for every `lanes` rows: lane i of sums is the sum over the columns of a(first + i, c) * b(first + i, c), for
-/// i < n. Every row is summed in one order. A row of b may serve all (stride 0). Padding must be zero in one of them.
+/// f(first, n, sums) for every `lanes` rows: lane i of sums is the sum over the columns of a(first + i, c) * b(first +
+/// i, c), for i < n. Every row is summed in one order. A row of b may serve all (stride 0). Padding must be zero in one
+/// of them.
 template <class F>
 [[gnu::always_inline]] inline void row_dots(matrix_view<const float> a, matrix_view<const float> b, F f) {
   for (std::size_t first = 0; first < a.rows; first += lanes) {
@@ -140,18 +141,20 @@ inline void product(matrix_view<const float> x, matrix_view<const float> weights
     return row_dots(x, {weights.data, x.rows, x.cols, 0}, [&](std::size_t first, std::size_t n, floats sums) {
       for (std::size_t i = 0; i < n; ++i) y(first + i, 0) = sums[i] + bias[0];
     });
-  detail::multiply({x.data, x.stride, 1, transposed.data, transposed.stride, y.data, y.stride, bias, 0, x.cols}, x.rows, y.cols);
+  detail::multiply({x.data, x.stride, 1, transposed.data, transposed.stride, y.data, y.stride, bias, 0, x.cols}, x.rows,
+                   y.cols);
 }
 
 /// dx (batch, in) = dy (batch, out) W (out, in).
 inline void product_back(matrix_view<const float> dy, matrix_view<const float> weights, matrix_view<float> dx) {
-  detail::multiply({dy.data, dy.stride, 1, weights.data, weights.stride, dx.data, dx.stride, nullptr, 0, dy.cols}, dy.rows,
-                   dx.cols);
+  detail::multiply({dy.data, dy.stride, 1, weights.data, weights.stride, dx.data, dx.stride, nullptr, 0, dy.cols},
+                   dy.rows, dx.cols);
 }
 
 /// g (out, in) += dy^T x, the sum over the examples in their order.
 inline void outer_sum(matrix_view<const float> dy, matrix_view<const float> x, matrix_view<float> g) {
-  detail::multiply({dy.data, 1, dy.stride, x.data, x.stride, g.data, g.stride, g.data, g.stride, dy.rows}, dy.cols, x.cols);
+  detail::multiply({dy.data, 1, dy.stride, x.data, x.stride, g.data, g.stride, g.data, g.stride, dy.rows}, dy.cols,
+                   x.cols);
 }
 
 }  // namespace dpsgd::cpu

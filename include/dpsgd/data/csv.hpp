@@ -48,7 +48,8 @@ struct csv_options {
   int threads = 1;
   int part = 0, parts = 1;  // read only this part of the rows, of so many about equal ones: a rank's
   dpsgd::bad_rows bad_rows = dpsgd::bad_rows::error;
-  bool labels = true;  // false: the label's column is not read and need not be there (for predictions); all labels are 0
+  bool labels =
+      true;  // false: the label's column is not read and need not be there (for predictions); all labels are 0
 };
 
 namespace detail {
@@ -332,7 +333,7 @@ class csv_rows {
   /// Throws when a column of the schema is not in the file exactly once.
   csv_rows(const csv_text& csv, const schema& columns, dpsgd::bad_rows policy, bool labels = true)
       : line_end_(csv.line_end()), policy_(policy) {
-    for (const auto& name : csv.header()) header_names_ += (header_names_.empty() ? "\"" : ", \"") + name + "\"";
+    for (const auto& name : csv.header()) header_names_ += (header_names_.empty() ? "" : ", ") + shown(name);
     plan_.resize(csv.header().size());
     const auto place = [&](const std::string& name) -> destination& {
       const auto found = std::find(csv.header().begin(), csv.header().end(), name);

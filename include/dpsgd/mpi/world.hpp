@@ -191,7 +191,7 @@ class world {
     check(MPI_Comm_size(host, &here), "MPI_Comm_size");
     check(MPI_Comm_free(&host), "MPI_Comm_free");
     patience_.spins = here > cores() ? 0 : 30;  // a poll of MPI takes a tenth of a microsecond
-    patience_.nap_after = 0.05;  // MPI moves large messages while it is polled
+    patience_.nap_after = 0.05;                 // MPI moves large messages while it is polled
     std::set_terminate(detail::terminate);
   }
 

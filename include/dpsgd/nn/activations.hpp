@@ -34,7 +34,9 @@ struct activation {
     constexpr void operator()(std::size_t r, std::size_t c) const { dx(r, c) = f.slope(y(r, c)) * dy(r, c); }
   };
 
-  void forward(auto& b, auto, auto x, auto y) const { b.each(x.rows, x.cols, apply<decltype(x), decltype(y)>{function, x, y}); }
+  void forward(auto& b, auto, auto x, auto y) const {
+    b.each(x.rows, x.cols, apply<decltype(x), decltype(y)>{function, x, y});
+  }
   void backward(auto& b, auto, auto, auto y, auto dy, auto dx) const {
     b.each(y.rows, y.cols, apply_slope<decltype(y), decltype(dy), decltype(dx)>{function, y, dy, dx});
   }

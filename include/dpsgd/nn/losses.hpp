@@ -1,8 +1,8 @@
 /// Losses of the last layer's outputs. Their gradient is that of one example's loss, never divided by the batch size:
 /// clipping comes first (docs/privacy.md).
 ///
-/// A loss has outputs(classes), gradient(b, y, label, dy): dy (batch, out) = dL/dy row by row, label a (batch, 1) matrix;
-/// and on the host value(y, label) of one row and predict(y) of one row.
+/// A loss has outputs(classes), gradient(b, y, label, dy): dy (batch, out) = dL/dy row by row, label a (batch, 1)
+/// matrix; and on the host value(y, label) of one row and predict(y) of one row.
 #pragma once
 
 #include <cmath>
@@ -89,7 +89,9 @@ struct squared_error {
   void gradient(auto& b, auto y, auto label, auto dy) const {
     b.each(y.rows, derivative<decltype(y), decltype(label), decltype(dy)>{y, label, dy});
   }
-  double value(std::span<const float> y, float label) const { return 0.5 * (double{y[0]} - label) * (double{y[0]} - label); }
+  double value(std::span<const float> y, float label) const {
+    return 0.5 * (double{y[0]} - label) * (double{y[0]} - label);
+  }
   /// The estimate itself.
   float predict(std::span<const float> y) const { return y[0]; }
 };

@@ -14,8 +14,8 @@
 
 namespace dpsgd {
 
-/// mlp({16, 64, 64, 1}): 16 inputs, two hidden layers of 64, one output. Hidden layers begin by He's rule for relu and leaky
-/// relu, by Glorot's for tanh; the last layer by Glorot's.
+/// mlp({16, 64, 64, 1}): 16 inputs, two hidden layers of 64, one output. Hidden layers begin by He's rule for relu and
+/// leaky relu, by Glorot's for tanh; the last layer by Glorot's.
 class mlp : public sequential<any_loss, linear, relu, leaky_relu, tanh> {
   using base = sequential<any_loss, linear, relu, leaky_relu, tanh>;
 
@@ -23,7 +23,8 @@ class mlp : public sequential<any_loss, linear, relu, leaky_relu, tanh> {
   using activation = std::variant<relu, leaky_relu, tanh>;
   struct options {
     mlp::activation activation = relu{};
-    std::optional<any_loss> loss{};  // by default sigmoid cross-entropy for one output, softmax cross-entropy for several
+    std::optional<any_loss>
+        loss{};              // by default sigmoid cross-entropy for one output, softmax cross-entropy for several
     std::uint64_t seed = 1;  // public: of the initialisation
   };
 

@@ -15,9 +15,10 @@
 namespace dpsgd {
 
 /// Any number of layers of the given kinds, in any order:
-///   sequential<softmax_cross_entropy, linear, relu, my_layer> net(16, {}, {linear{64}, relu{}, my_layer{}, linear{10}});
-/// The parameters lie in torch.nn.Sequential's order: layer by layer, each tensor row-major, without padding. A model is a
-/// host value: copy it, save it, compare it; a backend works on it only while fit runs.
+///   sequential<softmax_cross_entropy, linear, relu, my_layer> net(16, {}, {linear{64}, relu{}, my_layer{},
+///   linear{10}});
+/// The parameters lie in torch.nn.Sequential's order: layer by layer, each tensor row-major, without padding. A model
+/// is a host value: copy it, save it, compare it; a backend works on it only while fit runs.
 template <class Loss, layer... Layers>
 class sequential {
  public:

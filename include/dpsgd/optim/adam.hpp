@@ -8,7 +8,8 @@
 
 namespace dpsgd {
 
-/// m and v are running means of g and g^2, both corrected for having begun at zero; w -= learning_rate m / (sqrt v + epsilon).
+/// m and v are running means of g and g^2, both corrected for having begun at zero; w -= learning_rate m / (sqrt v +
+/// epsilon).
 struct adam {
   static constexpr int moments = 2;
   double beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8;
@@ -25,8 +26,12 @@ struct adam {
     const auto correction = [&](double beta) {
       return static_cast<float>(1 / (1 - std::pow(beta, static_cast<double>(facts.step))));
     };
-    return {static_cast<float>(facts.learning_rate), static_cast<float>(beta1), static_cast<float>(beta2),
-            static_cast<float>(epsilon), correction(beta1), correction(beta2)};
+    return {static_cast<float>(facts.learning_rate),
+            static_cast<float>(beta1),
+            static_cast<float>(beta2),
+            static_cast<float>(epsilon),
+            correction(beta1),
+            correction(beta2)};
   }
 };
 static_assert(optimizer<adam>);

@@ -14,9 +14,9 @@ namespace dpsgd {
 
 /// What an optimizer may know about a step; all of it public.
 struct step_facts {
-  std::uint64_t step = 1;      // from 1
-  double learning_rate = 0;    // after the schedule
-  double noise_variance = 0;   // of the noise in each coordinate of the averaged gradient
+  std::uint64_t step = 1;     // from 1
+  double learning_rate = 0;   // after the schedule
+  double noise_variance = 0;  // of the noise in each coordinate of the averaged gradient
 };
 
 template <class O>

@@ -3,9 +3,10 @@
 /// A sampling policy is a plain struct with
 ///   double expected_batch(N) const                     what the sum is divided by; N is the public number of positions
 ///   void draw(stream, records, rows) const             appends the local numbers of the drawn records, ascending
-///   ... amplify(event) const                           the event of the sampled step; absent for what it cannot amplify
-/// Law: who is drawn is a function of (stream, position): any number of ranks draws the same records, and a record joins
-/// whatever the others do.
+///   ... amplify(event) const                           the event of the sampled step; absent for what it cannot
+///   amplify
+/// Law: who is drawn is a function of (stream, position): any number of ranks draws the same records, and a record
+/// joins whatever the others do.
 #pragma once
 
 #include <algorithm>
@@ -28,8 +29,8 @@ concept sampling_policy = requires(const S s) {
 /// Each record joins each step by itself with probability `rate` (Poisson sampling, Abadi et al. 2016).
 ///
 /// The distance from one drawn position to the next is geometric, so the cost grows with the batch and not with N. The
-/// positions are cut into fixed cells of about 32 draws, each with a stream of its own, so a rank draws only the cells that
-/// touch its records. (Within 2^-53 of `rate`: the gap is floor(ln u / ln(1 - rate)) with 53 random bits in u.)
+/// positions are cut into fixed cells of about 32 draws, each with a stream of its own, so a rank draws only the cells
+/// that touch its records. (Within 2^-53 of `rate`: the gap is floor(ln u / ln(1 - rate)) with 53 random bits in u.)
 struct poisson_sampling {
   double rate = 0.01;  // q in (0, 1]
 

@@ -1,5 +1,5 @@
-/// The laws of the extension points as checks, for our tests and for your own types. Each throws dpsgd::error that says which
-/// law is broken, where and by how much; none needs a test framework.
+/// The laws of the extension points as checks, for our tests and for your own types. Each throws dpsgd::error that says
+/// which law is broken, where and by how much; none needs a test framework.
 ///
 ///   dpsgd::testing::check_clip(my_clip{});
 ///   dpsgd::testing::check_layer(my_layer{}, 7);
@@ -24,7 +24,7 @@ namespace dpsgd::testing {
 /// A clip never lets more through than its sensitivity: norm * factor(norm) <= sensitivity, the factor finite and not
 /// negative, for norm 0 and norms from 1e-30 to 1e30.
 template <clip_policy Clip>
-  requires bounded<Clip>
+requires bounded<Clip>
 void check_clip(const Clip& clip) {
   const double most = clip.sensitivity().value;
   require(most > 0 && std::isfinite(most), "check_clip: the sensitivity must be positive and finite; it is ", most);
@@ -36,9 +36,10 @@ void check_clip(const Clip& clip) {
   }
 }
 
-/// Noise is a function of (stream, block), has mean 0 and the variance that it states, differs from block to block, step to
-/// step and key to key, and scales with the sensitivity. From 1.6 million values: a false alarm has a chance below 1e-8 if
-/// values are independent with a kurtosis below 10. It cannot tell good randomness from bad beyond these moments.
+/// Noise is a function of (stream, block), has mean 0 and the variance that it states, differs from block to block,
+/// step to step and key to key, and scales with the sensitivity. From 1.6 million values: a false alarm has a chance
+/// below 1e-8 if values are independent with a kurtosis below 10. It cannot tell good randomness from bad beyond these
+/// moments.
 template <noise_policy Noise>
 void check_noise(const Noise& noise, double sensitivity = 2.0) {
   constexpr std::size_t size = Noise::block_size;
@@ -58,7 +59,8 @@ void check_noise(const Noise& noise, double sensitivity = 2.0) {
     noise.draw(next_key, b, sensitivity, key.data());
     for (std::size_t i = 0; i < size; ++i) {
       require(out[i] == again[i], "check_noise: block ", b, " drawn twice differs at ", i);
-      require(std::abs(twice[i] - 2 * out[i]) <= 1e-5f * std::abs(twice[i]), "check_noise: noise does not grow with the sensitivity");
+      require(std::abs(twice[i] - 2 * out[i]) <= 1e-5f * std::abs(twice[i]),
+              "check_noise: noise does not grow with the sensitivity");
       sum += out[i], squares += double{out[i]} * out[i];
       lag += last * out[i], last = out[i];
       other_step += double{step[i]} * out[i], other_key += double{key[i]} * out[i];
@@ -67,7 +69,8 @@ void check_noise(const Noise& noise, double sensitivity = 2.0) {
   const double n = static_cast<double>(blocks) * size, variance = noise.variance(sensitivity);
   const double band = 6 / std::sqrt(n);  // six standard errors
   require(std::abs(sum / n) <= band * std::sqrt(variance), "check_noise: the mean is ", sum / n);
-  require(std::abs(squares / n - variance) <= 3 * band * variance, "check_noise: the variance is ", squares / n, ", not ", variance);
+  require(std::abs(squares / n - variance) <= 3 * band * variance, "check_noise: the variance is ", squares / n,
+          ", not ", variance);
   require(std::abs(lag / n) <= band * variance, "check_noise: neighbouring coordinates are correlated");
   require(std::abs(other_step / n) <= band * variance, "check_noise: two steps share noise");
   require(std::abs(other_key / n) <= band * variance, "check_noise: two keys share noise");
@@ -80,14 +83,14 @@ void check_allreduce(const Algorithm& algorithm, int most = 64) {
     if constexpr (requires { algorithm.serves(size); })
       if (!algorithm.serves(size)) continue;
     const auto v = allreduce::verify(algorithm, size);
-    require(static_cast<bool>(v), "check_allreduce: wrong for ", size, " members: ", describe(v.flaw), " (round ", v.round, ", rank ",
-            v.rank, ", block ", v.block, ")");
+    require(static_cast<bool>(v), "check_allreduce: wrong for ", size, " members: ", describe(v.flaw), " (round ",
+            v.round, ", rank ", v.rank, ", block ", v.block, ")");
   }
 }
 
-/// A layer's mathematics: dx and the gradients agree with finite differences, the gradient of a batch is the sum of its rows'
-/// (so examples do not mix), ghost norms agree with the materialised ones, and a row comes out alike alone or in a batch.
-/// At random points of the layer's initialisation range (biases within 0.1) and inputs in [-1, 1].
+/// A layer's mathematics: dx and the gradients agree with finite differences, the gradient of a batch is the sum of its
+/// rows' (so examples do not mix), ghost norms agree with the materialised ones, and a row comes out alike alone or in
+/// a batch. At random points of the layer's initialisation range (biases within 0.1) and inputs in [-1, 1].
 template <layer Layer, class Backend = cpu::backend>
 void check_layer(const Layer& l, std::size_t inputs, std::uint64_t seed = 1) {
   constexpr std::size_t n = 5;
@@ -209,14 +212,14 @@ void check_layer(const Layer& l, std::size_t inputs, std::uint64_t seed = 1) {
         each(g1[t], [&](float& v) { square += double{v} * v, sums[t][i++] += v; });
       }
       if constexpr (ghost)
-        require(std::abs(norm2[r] - square) <= 1e-4 * square + 1e-12, "check_layer: the ghost norm of row ", r, " is ", norm2[r],
-                " (squared), the materialised one ", square);
+        require(std::abs(norm2[r] - square) <= 1e-4 * square + 1e-12, "check_layer: the ghost norm of row ", r, " is ",
+                norm2[r], " (squared), the materialised one ", square);
     }
     for (std::size_t t = 0; t < shapes.size(); ++t) {
       std::size_t i = 0;
       each(g[t], [&](float& v) {
-        require(std::abs(v - sums[t][i]) <= 1e-4 * (1 + std::abs(sums[t][i])), "check_layer: the batch's gradient is ", v,
-                ", the sum of its rows' ", sums[t][i]);
+        require(std::abs(v - sums[t][i]) <= 1e-4 * (1 + std::abs(sums[t][i])), "check_layer: the batch's gradient is ",
+                v, ", the sum of its rows' ", sums[t][i]);
         ++i;
       });
     }

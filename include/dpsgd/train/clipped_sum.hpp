@@ -59,8 +59,12 @@ class clipped_sum_workspace {
 
   /// `rows` a tile: by default what fits the cache. The result does not depend on it, bit for bit.
   clipped_sum_workspace(Backend& b, const Model& model, std::size_t rows)
-      : backend_(&b), model_(&model), tape_(b, model, rows), norm2_(b.template make<float>(rows)),
-        factor_(b.template make<float>(rows)), not_finite_(b.template make<float>(rows)) {
+      : backend_(&b),
+        model_(&model),
+        tape_(b, model, rows),
+        norm2_(b.template make<float>(rows)),
+        factor_(b.template make<float>(rows)),
+        not_finite_(b.template make<float>(rows)) {
     for (const auto& shape : model.shapes()) {
       const auto stride = Backend::stride(shape.cols);
       // A product may write whole blocks: its rows and columns are those of the shape.
@@ -69,8 +73,8 @@ class clipped_sum_workspace {
       scratch_memory_.push_back(b.template make<float>(shape.rows * stride));
       scratch_.push_back({scratch_memory_.back().data(), shape.rows, shape.cols, stride});
     }
-    // By how much rounding may have made a norm too small: half the error of its square, |dy|^2 (|x|^2 + 1) added up over
-    // the layers; and by how much scaling and the product may make a contribution too large.
+    // By how much rounding may have made a norm too small: half the error of its square, |dy|^2 (|x|^2 + 1) added up
+    // over the layers; and by how much scaling and the product may make a contribution too large.
     std::size_t widest = 1, additions = model.shapes().size() + 8;
     for (const auto w : model.widths()) widest = std::max(widest, w);
     for (const auto& shape : model.shapes()) widest = std::max(widest, shape.cols);
@@ -82,11 +86,12 @@ class clipped_sum_workspace {
   }
 
   /// sum (the parameters' order, unpadded) = the sum over `rows` of clip's factor times each one's gradient.
-  /// features (records, inputs) and labels (records, 1) are read at `rows`. Adds how many examples counted as zero because
-  /// their gradient was not finite to `not_finite`. Cost: one forward and backward pass, plus the norms.
+  /// features (records, inputs) and labels (records, 1) are read at `rows`. Adds how many examples counted as zero
+  /// because their gradient was not finite to `not_finite`. Cost: one forward and backward pass, plus the norms.
   template <class Weights, class Clip>
-  void operator()(const Weights& weights, matrix_view<const float, memory> features, matrix_view<const float, memory> labels,
-                  vector_view<const std::uint32_t, memory> rows, const Clip& clip, float* sum, double& not_finite) {
+  void operator()(const Weights& weights, matrix_view<const float, memory> features,
+                  matrix_view<const float, memory> labels, vector_view<const std::uint32_t, memory> rows,
+                  const Clip& clip, float* sum, double& not_finite) {
     auto& b = *backend_;
     for (const auto& g : gradient_memory_) b.zero(vector_view<float, memory>(g));
     for (std::size_t first = 0; first < rows.size; first += tape_.rows()) {
@@ -113,8 +118,10 @@ class clipped_sum_workspace {
 
   /// Whether a layer's norms come without its gradients.
   template <class Layer>
-  static constexpr bool has_norms = std::is_same_v<Norms, ghost_norms> &&
-                                    requires(const Layer& l, Backend& b, matrix m, vector_view<float, memory> v) { l.norms(b, m, m, v); };
+  static constexpr bool has_norms = std::is_same_v<Norms, ghost_norms>&& requires(const Layer& l, Backend& b, matrix m,
+                                                                                  vector_view<float, memory> v) {
+    l.norms(b, m, m, v);
+  };
 
   /// norm2[row] += the squared norm of one layer's gradient of that row.
   template <class Layer>
@@ -128,8 +135,8 @@ class clipped_sum_workspace {
     auto& b = *backend_;
     const auto n = norm2.size;
     const vector_view<float, memory> factor{factor_.data(), n}, lost{not_finite_.data(), n};
-    b.each(n, detail::clip_factors<Clip, decltype(norm2), decltype(factor)>{clip, clip.sensitivity().value * shrink_, shrink_,
-                                                                            norm2, factor, lost});
+    b.each(n, detail::clip_factors<Clip, decltype(norm2), decltype(factor)>{clip, clip.sensitivity().value * shrink_,
+                                                                            shrink_, norm2, factor, lost});
     int count = 0;
     for (std::size_t i = 0; i < n; ++i) count += lost[i] > 0;
     not_finite += count;

@@ -1,6 +1,8 @@
-/// What rank 0 keeps on disk while the trainer runs: the ledger of what is spent, and checkpoints. Either may be absent.
+/// What rank 0 keeps on disk while the trainer runs: the ledger of what is spent, and checkpoints. Either may be
+/// absent.
 ///
-/// The ledger counts steps before they run, and a checkpoint that is on the disk settles them: so a crash can over-count, never under-count.
+/// The ledger counts steps before they run, and a checkpoint that is on the disk settles them: so a crash can
+/// over-count, never under-count.
 #pragma once
 
 #include <algorithm>
@@ -38,19 +40,20 @@ inline void save(const training_state& state, const std::filesystem::path& file,
 }
 
 /// Throws dpsgd::error when the file is damaged or of another model, optimizer, description or event.
-inline void load(training_state& state, const std::filesystem::path& file, std::string_view description, std::string_view event) {
+inline void load(training_state& state, const std::filesystem::path& file, std::string_view description,
+                 std::string_view event) {
   sealed_reader in(file, "dpsgd-checkpoint 1");
   const auto theirs = in.get_text();
   require(theirs == description, file.string(), ": this checkpoint is of another run: it has ", theirs, ", this one ",
           description);
   const auto steps_were = in.get_text();
-  require(steps_were == event, file.string(), ": this checkpoint's steps were ", steps_were, ", this run's would be ", event,
-          ": one claim cannot cover both; resume with the same clip, noise and sampling");
+  require(steps_were == event, file.string(), ": this checkpoint's steps were ", steps_were, ", this run's would be ",
+          event, ": one claim cannot cover both; resume with the same clip, noise and sampling");
   state.step = in.get<std::uint64_t>();
   in.get(state.parameters);
   const auto count = in.get<std::uint64_t>();
-  require(count == state.moments.size(), file.string(), ": this checkpoint is of another optimizer (", count, " moments, not ",
-          state.moments.size(), ")");
+  require(count == state.moments.size(), file.string(), ": this checkpoint is of another optimizer (", count,
+          " moments, not ", state.moments.size(), ")");
   for (auto& m : state.moments) in.get(m);
   require(in.at_end(), file.string(), ": there is more in this checkpoint than there should be");
 }
@@ -65,15 +68,18 @@ class basic_journal : public journal_base {
   /// The ledger must outlive this.
   void keep(ledger& book, std::optional<privacy_target> budget = {}) { book_ = &book, budget_ = budget; }
 
-  /// Keeps the latest state in directory/latest.checkpoint. `description` (of the data, say) must agree when it is resumed.
+  /// Keeps the latest state in directory/latest.checkpoint. `description` (of the data, say) must agree when it is
+  /// resumed.
   void keep_checkpoints(const std::filesystem::path& directory, std::string description, bool resume) {
     std::error_code failed;
     std::filesystem::create_directories(directory, failed);
     require(!failed, "cannot make the checkpoint directory ", directory.string(), ": ", failed.message());
     file_ = directory / "latest.checkpoint", description_ = std::move(description), resume_ = resume;
-    if (resume) require(std::filesystem::exists(file_), "there is nothing to resume: ", file_.string(), " does not exist");
+    if (resume)
+      require(std::filesystem::exists(file_), "there is nothing to resume: ", file_.string(), " does not exist");
     else
-      require(!std::filesystem::exists(file_), file_.string(), " exists: resume it, or name another directory (it would be overwritten)");
+      require(!std::filesystem::exists(file_), file_.string(),
+              " exists: resume it, or name another directory (it would be overwritten)");
   }
 
   void begin(training_state& state, const recorded_event& event, std::uint64_t target) override {
@@ -81,6 +87,11 @@ class basic_journal : public journal_base {
     if (resume_) detail::load(state, file_, description_, event_);
     begun_at_ = state.step, target_ = target;
     if (!book_) return;
+    std::uint64_t counted = 0;  // the steps that are resumed were entered when they ran, in the right ledger
+    for (const auto& run : book_->runs())
+      if (run.event == event) counted += run.steps;
+    require(counted >= begun_at_, "the ledger counts ", counted, " steps of this kind, but the checkpoint ",
+            file_.string(), " has ", begun_at_, ": it is not the ledger that the run was entered in; name that one");
     std::visit(
         [&](const auto& e) {
           if (budget_) {

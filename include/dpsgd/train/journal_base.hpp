@@ -1,5 +1,6 @@
-/// What rank 0 keeps on disk while the trainer runs, as the trainer sees it: it asks a journal, and knows neither ledgers nor
-/// files. (So a program without a journal need not compile them.) train/journal.hpp has the one that is there.
+/// What rank 0 keeps on disk while the trainer runs, as the trainer sees it: it asks a journal, and knows neither
+/// ledgers nor files. (So a program without a journal need not compile them.) train/journal.hpp has the one that is
+/// there.
 #pragma once
 
 #include <cstdint>

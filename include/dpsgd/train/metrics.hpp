@@ -8,19 +8,20 @@
 #include <vector>
 
 #include "dpsgd/accounting/claim.hpp"
+#include "dpsgd/concepts.hpp"
 #include "dpsgd/core/buffer.hpp"
 #include "dpsgd/core/error.hpp"
-#include "dpsgd/concepts.hpp"
 #include "dpsgd/core/view.hpp"
 #include "dpsgd/train/tape.hpp"
 
 namespace dpsgd {
 
-/// Calls f(i, outputs) for each row i of `features` (records, inputs), outputs being a span of the model's outputs (logits, or
-/// the estimate). Tile by tile, on backend b.
+/// Calls f(i, outputs) for each row i of `features` (records, inputs), outputs being a span of the model's outputs
+/// (logits, or the estimate). Tile by tile, on backend b.
 template <class Backend, class Model, class F>
 void each_output(Backend& b, const Model& model, matrix_view<const float> features, F f) {
-  require(features.cols == model.inputs(), "the model has ", model.inputs(), " inputs, but the data ", features.cols, " features");
+  require(features.cols == model.inputs(), "the model has ", model.inputs(), " inputs, but the data ", features.cols,
+          " features");
   typename Backend::weights weights(model.shapes());
   b.weights_changed(weights, model.parameters().data());
   tape<Backend, Model> tiles(b, model, tile_rows(model));
@@ -41,7 +42,8 @@ struct evaluation {
 };
 
 /// Counts and sums over the records of `data` (features(), labels()).
-template <class Model, class Records, class Backend = typename default_backend<std::enable_if_t<(sizeof(Model) > 0)>>::type>
+template <class Model, class Records,
+          class Backend = typename default_backend<std::enable_if_t<(sizeof(Model) > 0)>>::type>
 not_private<evaluation> evaluate(const Model& model, const Records& data, Backend b = {}) {
   evaluation e;
   const auto labels = data.labels();

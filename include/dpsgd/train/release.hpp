@@ -14,12 +14,12 @@ namespace dpsgd {
 
 /// For coordinates [first, first + count) of the vector that travels:
 ///   parameters[i] = rule(parameters[i], (sum[i] + noise[i]) / expected_batch)
-/// The noise has standard deviation multiplier x sensitivity on the sum; the division by the *expected* batch comes after.
-/// Noise is drawn by whole blocks, so that a coordinate gets the same noise whoever owns it. moments[k] is the k-th moment
-/// of every coordinate.
+/// The noise has standard deviation multiplier x sensitivity on the sum; the division by the *expected* batch comes
+/// after. Noise is drawn by whole blocks, so that a coordinate gets the same noise whoever owns it. moments[k] is the
+/// k-th moment of every coordinate.
 template <class Noise, class Rule, std::size_t Moments>
-void release(const Noise& noise, const random_stream& stream, double sensitivity, double expected_batch, const Rule& rule,
-             std::size_t first, std::size_t count, const float* sum, float* parameters,
+void release(const Noise& noise, const random_stream& stream, double sensitivity, double expected_batch,
+             const Rule& rule, std::size_t first, std::size_t count, const float* sum, float* parameters,
              const std::array<float*, Moments>& moments) {
   alignas(64) float drawn[Noise::block_size];
   const auto scale = static_cast<float>(1.0 / expected_batch);

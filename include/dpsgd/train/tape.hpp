@@ -18,8 +18,8 @@ namespace dpsgd {
 ///   x = value(0) -> layer 0 -> value(1) -> ... -> value(L) = y -> loss
 ///                   layer 0 <- delta(1) <- ... <- delta(L) = dL/dy
 ///
-/// A layer that works in place shares its output's memory with its input's, and its deltas likewise, where the layer before
-/// does not need that output again.
+/// A layer that works in place shares its output's memory with its input's, and its deltas likewise, where the layer
+/// before does not need that output again.
 template <class Backend, class Model>
 class tape {
  public:
@@ -50,12 +50,13 @@ class tape {
   template <class Weights>
   void forward(const Weights& weights, std::size_t n) {
     for (std::size_t i = 0; i < model_->layers().size(); ++i)
-      std::visit([&](const auto& l) { l.forward(*backend_, weights + model_->first_tensor(i), value(i, n), value(i + 1, n)); },
-                 model_->layers()[i]);
+      std::visit(
+          [&](const auto& l) { l.forward(*backend_, weights + model_->first_tensor(i), value(i, n), value(i + 1, n)); },
+          model_->layers()[i]);
   }
 
-  /// The deltas of all layers from the outputs and the labels of n rows. Calls f(layer, its first tensor, x, dy) for every
-  /// layer with parameters, last to first, as soon as its deltas are there and still in cache.
+  /// The deltas of all layers from the outputs and the labels of n rows. Calls f(layer, its first tensor, x, dy) for
+  /// every layer with parameters, last to first, as soon as its deltas are there and still in cache.
   template <class Weights, class F>
   void backward(const Weights& weights, std::size_t n, F f) {
     const auto last = model_->layers().size();
@@ -66,7 +67,8 @@ class tape {
             if constexpr (layer_with_parameters<std::decay_t<decltype(l)>>)
               f(l, model_->first_tensor(i), value(i, n), delta(i + 1, n));
             if (i > 0)
-              l.backward(*backend_, weights + model_->first_tensor(i), value(i, n), value(i + 1, n), delta(i + 1, n), delta(i, n));
+              l.backward(*backend_, weights + model_->first_tensor(i), value(i, n), value(i + 1, n), delta(i + 1, n),
+                         delta(i, n));
           },
           model_->layers()[i]);
   }
@@ -84,8 +86,8 @@ class tape {
   }
 
  private:
-  /// Layer i may overwrite its input: it can, nobody needs the input of the first layer for gradients, and the layer before
-  /// does not need its output again.
+  /// Layer i may overwrite its input: it can, nobody needs the input of the first layer for gradients, and the layer
+  /// before does not need its output again.
   bool works_in_place(std::size_t i) const {
     const auto ask = [&](std::size_t layer, auto question) { return std::visit(question, model_->layers()[layer]); };
     return i > 0 && ask(i, []<class L>(const L&) { return in_place<L>; }) &&
@@ -105,8 +107,9 @@ class tape {
   matrix labels_;
 };
 
-/// How many rows a tile has: at most 60, so that what a pass writes is still in the first-level cache when the next one reads
-/// it; fewer for wide models, whose tiles should stay in the second-level cache. A multiple of 12, the product's block.
+/// How many rows a tile has: at most 60, so that what a pass writes is still in the first-level cache when the next one
+/// reads it; fewer for wide models, whose tiles should stay in the second-level cache. A multiple of 12, the product's
+/// block.
 template <class Model>
 std::size_t tile_rows(const Model& model, std::size_t cache_bytes = std::size_t{1} << 20) {
   std::size_t floats = 0;

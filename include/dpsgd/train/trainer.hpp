@@ -1,11 +1,11 @@
 /// DP-SGD on any number of ranks: draw, clipped sum, reduce, release, gather.
 ///
-///   dpsgd::trainer trainer{world, flat_clip{1.0}, gaussian_noise{0.9}, poisson_sampling{0.01}, allreduce::circulant{}};
-///   const auto report = trainer.fit(model, shard(train, world), {.steps = 1000, .learning_rate = 0.5, .delta = 1e-6});
-///   std::cout << report.claim;
+///   dpsgd::trainer trainer{world, flat_clip{1.0}, gaussian_noise{0.9}, poisson_sampling{0.01},
+///   allreduce::circulant{}}; const auto report = trainer.fit(model, shard(train, world), {.steps = 1000,
+///   .learning_rate = 0.5, .delta = 1e-6}); std::cout << report.claim;
 ///
-/// The policies are found by their concepts, in any order; what is absent has a default. A pairing whose privacy claim would
-/// be false does not compile.
+/// The policies are found by their concepts, in any order; what is absent has a default. A pairing whose privacy claim
+/// would be false does not compile.
 #pragma once
 
 #include <array>
@@ -63,34 +63,34 @@ struct progress {
   std::uint64_t step, steps;  // released so far, resumed ones included; to be released
   std::uint64_t steps_here;   // released by this call
   double seconds;             // that they took
-  double epsilon;  // of this run so far
+  double epsilon;             // of this run so far
 };
 
 /// How to train. Sizes are in steps: an epoch is 1 / rate steps.
 struct fit_options {
-  std::uint64_t steps = 0;                           ///< 0: as many as target_epsilon allows
-  std::optional<double> target_epsilon{};            ///< stop before this run spends more
+  std::uint64_t steps = 0;                 ///< 0: as many as target_epsilon allows
+  std::optional<double> target_epsilon{};  ///< stop before this run spends more
   double learning_rate = 0.5;
   double delta = 1e-6;
-  std::optional<std::uint64_t> insecure_seed{};      ///< of noise and sampling, for tests: the run is then not private
-  journal_base* journal = nullptr;                   ///< rank 0's ledger and checkpoints (train/journal.hpp)
-  std::uint64_t checkpoint_every = 0;                ///< steps; 0: at the end alone
-  const std::atomic<bool>* stop = nullptr;           ///< when it becomes true on any rank, all stop after the same step
+  std::optional<std::uint64_t> insecure_seed{};  ///< of noise and sampling, for tests: the run is then not private
+  journal_base* journal = nullptr;               ///< rank 0's ledger and checkpoints (train/journal.hpp)
+  std::uint64_t checkpoint_every = 0;            ///< steps; 0: at the end alone
+  const std::atomic<bool>* stop = nullptr;       ///< when it becomes true on any rank, all stop after the same step
   std::function<void(const progress&)> on_progress{};
-  double progress_every = 0.5;                       ///< seconds
+  double progress_every = 0.5;  ///< seconds
 };
 
 /// What fit did.
 struct fit_report {
-  dpsgd::claim claim;                      ///< of this run, resumed steps included
-  std::uint64_t steps = 0;                 ///< released in all, resumed ones included
-  std::uint64_t steps_here = 0;            ///< released by this call
+  dpsgd::claim claim;            ///< of this run, resumed steps included
+  std::uint64_t steps = 0;       ///< released in all, resumed ones included
+  std::uint64_t steps_here = 0;  ///< released by this call
   std::uint64_t target_steps = 0;
-  double seconds = 0;                      ///< of this call's steps
-  bool stopped = false;                    ///< by the wish to stop, before target_steps
-  bool out_of_budget = false;              ///< by the ledger's budget
-  not_private<double> not_finite;          ///< examples that counted as zero, their gradient not being finite
-  not_private<double> records;             ///< records drawn by all ranks in this call
+  double seconds = 0;              ///< of this call's steps
+  bool stopped = false;            ///< by the wish to stop, before target_steps
+  bool out_of_budget = false;      ///< by the ledger's budget
+  not_private<double> not_finite;  ///< examples that counted as zero, their gradient not being finite
+  not_private<double> records;     ///< records drawn by all ranks in this call
 };
 
 namespace detail {
@@ -141,68 +141,82 @@ class trainer {
   template <template <class> class Trait>
   static constexpr int count = players<Trait, Policies...>;
 
-  static_assert(((detail::roles<std::remove_cvref_t<Policies>> > 0) && ...),
-                "dpsgd: a trainer was given something that is no policy; see concepts.hpp for what a clip, noise, sampling, "
-                "optimizer, schedule, accountant, allreduce, communicator or backend must have");
+  static_assert(
+      ((detail::roles<std::remove_cvref_t<Policies>> > 0) && ...),
+      "dpsgd: a trainer was given something that is no policy; see concepts.hpp for what a clip, noise, sampling, "
+      "optimizer, schedule, accountant, allreduce, communicator or backend must have");
   static_assert(((detail::roles<std::remove_cvref_t<Policies>> < 2) && ...),
                 "dpsgd: a policy plays two roles at once; split it into two types");
-  static_assert(count<detail::is_clip> == 1, "dpsgd: a trainer needs exactly one clip: flat_clip{.bound = C}, or no_clip{} (not private)");
-  static_assert(count<detail::is_noise> == 1,
-                "dpsgd: a trainer needs exactly one noise: gaussian_noise{.multiplier = z}, or no_noise{} (not private)");
-  static_assert(count<detail::is_sampling> == 1, "dpsgd: a trainer needs exactly one sampling: poisson_sampling{.rate = q}");
+  static_assert(count<detail::is_clip> == 1,
+                "dpsgd: a trainer needs exactly one clip: flat_clip{.bound = C}, or no_clip{} (not private)");
+  static_assert(
+      count<detail::is_noise> == 1,
+      "dpsgd: a trainer needs exactly one noise: gaussian_noise{.multiplier = z}, or no_noise{} (not private)");
+  static_assert(count<detail::is_sampling> == 1,
+                "dpsgd: a trainer needs exactly one sampling: poisson_sampling{.rate = q}");
   static_assert(count<detail::is_world> <= 1 && count<detail::is_optimizer> <= 1 && count<detail::is_schedule> <= 1 &&
-                    count<detail::is_accountant> <= 1 && count<detail::is_allreduce> <= 1 && count<detail::is_norms> <= 1 &&
-                    count<detail::is_backend> <= 1,
+                    count<detail::is_accountant> <= 1 && count<detail::is_allreduce> <= 1 &&
+                    count<detail::is_norms> <= 1 && count<detail::is_backend> <= 1,
                 "dpsgd: a trainer was given two policies for one role; leave one out");
 
   template <template <class> class Trait, class Fallback>
-  using player = std::remove_cvref_t<decltype(pick<Trait>(std::declval<Fallback&>(), std::declval<std::remove_cvref_t<Policies>&>()...))>;
+  using player = std::remove_cvref_t<decltype(pick<Trait>(std::declval<Fallback&>(),
+                                                          std::declval<std::remove_cvref_t<Policies>&>()...))>;
 
   using clip_type = player<detail::is_clip, no_clip>;
   using noise_type = player<detail::is_noise, no_noise>;
   using sampling_type = player<detail::is_sampling, poisson_sampling>;
   using accountant_type = player<detail::is_accountant, rdp_accountant>;
-  using backend_type = player<detail::is_backend, typename default_backend<std::enable_if_t<(sizeof...(Policies) > 0)>>::type>;
+  using backend_type =
+      player<detail::is_backend, typename default_backend<std::enable_if_t<(sizeof...(Policies) > 0)>>::type>;
   using norms_type = player<detail::is_norms, ghost_norms>;
   using optimizer_type = player<detail::is_optimizer, sgd>;
 
-  static_assert(requires(const clip_type c, const noise_type n) { n.event(c.sensitivity()); },
-                "dpsgd: this noise cannot protect what this clip lets through; use a clip that bounds the gradient "
-                "(flat_clip), or no_noise for training without privacy");
+  static_assert(
+      requires(const clip_type c, const noise_type n) { n.event(c.sensitivity()); },
+      "dpsgd: this noise cannot protect what this clip lets through; use a clip that bounds the gradient "
+      "(flat_clip), or no_noise for training without privacy");
 
  public:
   /// What one step of this trainer is, to the accountant.
-  using event_type = decltype(step_event(std::declval<clip_type>(), std::declval<noise_type>(), std::declval<sampling_type>()));
+  using event_type =
+      decltype(step_event(std::declval<clip_type>(), std::declval<noise_type>(), std::declval<sampling_type>()));
 
  private:
-  static_assert(!requires(const clip_type c, const noise_type n) { n.event(c.sensitivity()); } ||
-                    !std::same_as<event_type, refused_event>,
-                "dpsgd: this sampling cannot amplify the event of this noise; use poisson_sampling with gaussian_noise");
+  static_assert(
+      !requires(const clip_type c, const noise_type n) { n.event(c.sensitivity()); } ||
+          !std::same_as<event_type, refused_event>,
+      "dpsgd: this sampling cannot amplify the event of this noise; use poisson_sampling with gaussian_noise");
   static_assert(accounts<accountant_type, event_type>,
                 "dpsgd: this accountant cannot account for this clip, noise and sampler; use rdp_accountant");
-  static_assert(std::same_as<typename backend_type::memory, host_memory>,
-                "dpsgd: this backend's memory is not the host's, and it brings no draw, clipped_sum and release of its own");
+  static_assert(
+      std::same_as<typename backend_type::memory, host_memory>,
+      "dpsgd: this backend's memory is not the host's, and it brings no draw, clipped_sum and release of its own");
 
  public:
   /// Policies in any order. A communicator given as a variable is kept by reference and must outlive the trainer.
   template <class... Given>
-    requires(sizeof...(Given) == sizeof...(Policies))
-  explicit trainer(Given&&... given) : policies_(std::forward<Given>(given)...) {}
+  requires(sizeof...(Given) == sizeof...(Policies)) explicit trainer(Given&&... given)
+      : policies_(std::forward<Given>(given)...) {}
 
   /// The event of one step: what an accountant is given for each.
-  event_type event() { return step_event(get<detail::is_clip>(no_clip_), get<detail::is_noise>(no_noise_), get<detail::is_sampling>(sampling_)); }
+  event_type event() {
+    return step_event(get<detail::is_clip>(no_clip_), get<detail::is_noise>(no_noise_),
+                      get<detail::is_sampling>(sampling_));
+  }
 
   /// Trains `model` on this rank's records, from rank 0's parameters, and leaves the same bits in it on every rank.
-  /// `data` is a dataset or a shard of one: features(), labels(), records(), universe(), all(), position(i), locate(position).
-  /// All ranks call it together with the same options. Throws dpsgd::error on impossible settings, when a rank is lost
-  /// (peer_lost, which names the step) and when the journal cannot be written.
+  /// `data` is a dataset or a shard of one: features(), labels(), records(), universe(), all(), position(i),
+  /// locate(position). All ranks call it together with the same options. Throws dpsgd::error on impossible settings,
+  /// when a rank is lost (peer_lost, which names the step) and when the journal cannot be written.
   template <class Model, class Records>
   fit_report fit(Model& model, const Records& data, const fit_options& options);
 
  private:
   template <template <class> class Trait, class Fallback>
   auto& get(Fallback& fallback) {
-    return std::apply([&](auto&... policies) -> auto& { return pick<Trait>(fallback, policies...); }, policies_);
+    return std::apply(
+        [&](auto&... policies) -> auto& { return pick<Trait>(fallback, policies...); }, policies_);
   }
   void check(std::uint64_t all, const fit_options& options);
 
@@ -225,8 +239,8 @@ template <class... Policies>
 void trainer<Policies...>::check(std::uint64_t all, const fit_options& o) {
   const auto& sampling = get<detail::is_sampling>(sampling_);
   if constexpr (requires { sampling.rate; })
-    require(sampling.rate >= 1e-9 && sampling.rate <= 1, "the sampling rate must lie in (0, 1], and be at least 1e-9; got ",
-            sampling.rate);
+    require(sampling.rate >= 1e-9 && sampling.rate <= 1,
+            "the sampling rate must lie in (0, 1], and be at least 1e-9; got ", sampling.rate);
   const auto& clip = get<detail::is_clip>(no_clip_);
   if constexpr (bounded<clip_type>)
     require(clip.sensitivity().value >= 1e-15 && clip.sensitivity().value <= 1e15,
@@ -253,8 +267,8 @@ void check_agreement(World& world, std::initializer_list<double> settings) {
             " were given different policies, options, models or data sets; give all ranks the same");
 }
 
-/// The same record on two ranks would count twice, and the sensitivity would be wrong: the ranks' positions must be ranges that
-/// do not meet, as shard() and the parts of a file are.
+/// The same record on two ranks would count twice, and the sensitivity would be wrong: the ranks' positions must be
+/// ranges that do not meet, as shard() and the parts of a file are.
 template <class World, class Records>
 void check_shards(World& world, const Records& data) {
   const auto n = data.records();
@@ -262,7 +276,8 @@ void check_shards(World& world, const Records& data) {
   const auto all = gather_all(world, mine);
   for (std::size_t a = 0; a < all.size(); ++a)
     for (std::size_t b = a + 1; b < all.size(); ++b)
-      require(all[a][0] == 0 || all[b][0] == 0 || all[a][2] < all[b][1] || all[b][2] < all[a][1], "ranks ", a, " and ", b,
+      require(all[a][0] == 0 || all[b][0] == 0 || all[a][2] < all[b][1] || all[b][2] < all[a][1], "ranks ", a, " and ",
+              b,
               " hold records of the same range of positions; give each rank its own part: dpsgd::shard(data, world)");
 }
 
@@ -293,10 +308,10 @@ fit_report trainer<Policies...>::fit(Model& model, const Records& data, const fi
   detail::check_agreement(
       world, {sensitivity, clip.factor(0.1 * sensitivity), clip.factor(sensitivity), clip.factor(10 * sensitivity),
               noise.variance(1.0), sampling.expected_batch(std::uint64_t{1} << 40), static_cast<double>(o.steps),
-              o.target_epsilon.value_or(-1), o.learning_rate, schedule.factor(0, 1000), schedule.factor(500, 1000), o.delta,
-              o.insecure_seed ? 1.0 : 0.0, static_cast<double>(o.insecure_seed.value_or(0)), o.journal ? 1.0 : 0.0,
-              static_cast<double>(o.checkpoint_every), static_cast<double>(data.universe()), static_cast<double>(data.all()),
-              static_cast<double>(model.parameters().size())});
+              o.target_epsilon.value_or(-1), o.learning_rate, schedule.factor(0, 1000), schedule.factor(500, 1000),
+              o.delta, o.insecure_seed ? 1.0 : 0.0, static_cast<double>(o.insecure_seed.value_or(0)),
+              o.journal ? 1.0 : 0.0, static_cast<double>(o.checkpoint_every), static_cast<double>(data.universe()),
+              static_cast<double>(data.all()), static_cast<double>(model.parameters().size())});
 
   // One vector travels: the parameters' coordinates, then the wish to stop.
   const std::size_t size = model.parameters().size(), stop_at = size, length = size + 1;
@@ -326,10 +341,13 @@ fit_report trainer<Policies...>::fit(Model& model, const Records& data, const fi
   const exposure exposed{.insecure_seed = o.insecure_seed.has_value()};
   if (root && o.journal) {
     if (exposed.any()) o.journal->begin(state, no_privacy_event{exposed}, report.target_steps);
-    else if constexpr (std::convertible_to<event_type, recorded_event>) o.journal->begin(state, step, report.target_steps);
+    else if constexpr (std::convertible_to<event_type, recorded_event>)
+      o.journal->begin(state, step, report.target_steps);
     else fail("a journal cannot hold this kind of event; add it to recorded_event in accounting/events.hpp");
   }
-  random_key key = o.insecure_seed ? random_key::from_seed(*o.insecure_seed) : root ? random_key::fresh() : random_key{};
+  random_key key = o.insecure_seed ? random_key::from_seed(*o.insecure_seed)
+                   : root          ? random_key::fresh()
+                                   : random_key{};
   key = broadcast_value(world, key);
   const auto begun_at = broadcast_value(world, state.step);
   broadcast(world, std::span<float>(parameters.data(), length));
@@ -348,7 +366,8 @@ fit_report trainer<Policies...>::fit(Model& model, const Records& data, const fi
   // All ranks together: the digest of the parameters is compared, and rank 0 writes.
   const auto checkpoint = [&](std::uint64_t released) {
     const auto digests = gather_all(world, digest_of(parameters.data(), size * sizeof(float)));
-    for (const auto& d : digests) require(d == digests[0], "the ranks' parameters differ: a broken allreduce or memory");
+    for (const auto& d : digests)
+      require(d == digests[0], "the ranks' parameters differ: a broken allreduce or memory");
     for (auto* m : moments) run.gather(m);
     if (root && o.journal) {
       state.step = released;
@@ -385,8 +404,8 @@ fit_report trainer<Policies...>::fit(Model& model, const Records& data, const fi
       run.reduce(sum.data());
       const step_facts facts{at + 1, o.learning_rate * schedule.factor(at, report.target_steps),
                              noise.variance(sensitivity) / (expected * expected)};
-      release(noise, {key, domain::noise, at, 0}, sensitivity, expected, optimizer.rule(facts), mine.first, mine_weights,
-              sum.data(), parameters.data(), moments);
+      release(noise, {key, domain::noise, at, 0}, sensitivity, expected, optimizer.rule(facts), mine.first,
+              mine_weights, sum.data(), parameters.data(), moments);
       if (mine.first <= stop_at && stop_at < mine.first + mine.count) parameters[stop_at] = sum[stop_at];
       run.gather(parameters.data());
       stop = parameters[stop_at] > 0;
@@ -404,9 +423,11 @@ fit_report trainer<Policies...>::fit(Model& model, const Records& data, const fi
     }
     if (root && o.on_progress) {
       const auto now = clock::now();
-      if (std::chrono::duration<double>(now - last_progress).count() >= o.progress_every || at + 1 == report.target_steps) {
+      if (std::chrono::duration<double>(now - last_progress).count() >= o.progress_every ||
+          at + 1 == report.target_steps) {
         last_progress = now;
-        o.on_progress({at + 1, report.target_steps, at + 1 - begun_at, std::chrono::duration<double>(now - start).count(),
+        o.on_progress({at + 1, report.target_steps, at + 1 - begun_at,
+                       std::chrono::duration<double>(now - start).count(),
                        make_claim(spent(at + 1), step, o.delta, exposed).epsilon});
       }
     }
