@@ -9,7 +9,7 @@ namespace {
 
 /// What a program of examples/ prints. It must end with status 0.
 std::string said_by(const std::string& program) {
-  std::FILE* pipe = ::popen((DPSGD_EXAMPLES_DIR "/" + program + " 2>&1").c_str(), "r");
+  std::FILE* pipe = ::popen(("'" DPSGD_EXAMPLES_DIR "/" + program + "' 2>&1").c_str(), "r");
   REQUIRE(pipe);
   std::string said;
   char block[4096];

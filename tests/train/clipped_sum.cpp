@@ -85,7 +85,10 @@ TEST_CASE("the clipped sum is the sum of each example's clipped gradient") {
       const auto rows = first(300);
       const auto wanted = p.oracle(flat_clip{bound}, rows);
       CHECK(distance(p.sum(flat_clip{bound}, rows), wanted) < 1e-5);
-      CHECK(distance(p.sum<materialised_norms>(flat_clip{bound}, rows), wanted) < 1e-5);
+      // Factors are shrunk by the rounding of the norms; materialised ones add up one row of a tensor after the other.
+      double additions = 0;
+      for (const auto& shape : p.model.shapes()) additions += static_cast<double>(shape.rows);
+      CHECK(distance(p.sum<materialised_norms>(flat_clip{bound}, rows), wanted) < 1e-5 + additions * 0x1p-24);
       CHECK(p.skipped == 0);
     }
 }

@@ -54,7 +54,7 @@ struct message {
 template <class Error = error, class... Parts>
 [[noreturn]] void fail(message first, const Parts&... rest) {
   std::string_view file = first.place.file;
-  if (const auto at = file.rfind("dpsgd/"); at != file.npos) file.remove_prefix(at);
+  if (const auto at = file.rfind("include/dpsgd/"); at != file.npos) file.remove_prefix(at + 8);
   else if (const auto slash = file.rfind('/'); slash != file.npos) file.remove_prefix(slash + 1);
   throw Error(text(first.words, rest..., " [", file, ":", first.place.line, "]"));
 }
