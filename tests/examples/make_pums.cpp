@@ -20,7 +20,7 @@ struct outcome {
 outcome make_pums(const std::string& arguments, const std::string& before = "") {
   outcome result{-1, {}};
   std::FILE* pipe =
-      ::popen(("(" + before + " " + DPSGD_EXAMPLES_DIR "/make_pums " + arguments + ") 2>&1").c_str(), "r");
+      ::popen(("(" + before + " '" DPSGD_EXAMPLES_DIR "/make_pums' " + arguments + ") 2>&1").c_str(), "r");
   REQUIRE(pipe);
   char block[4096];
   for (std::size_t got; (got = std::fread(block, 1, sizeof block, pipe)) > 0;) result.out.append(block, got);
