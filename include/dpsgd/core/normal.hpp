@@ -81,26 +81,11 @@ constexpr void normal_pair(std::uint32_t high, std::uint32_t low, std::uint32_t 
   second = radius * std::bit_cast<float>(std::bit_cast<std::uint32_t>(b) ^ sign_s);
 }
 
-/// 16 blocks of ChaCha20 at once: word w of block 16 * index + l in out[w][l].
-struct chacha_lanes {
-  static constexpr int count = 16;
-  alignas(64) std::uint32_t words[16][count];
-
-  explicit chacha_lanes(const random_stream& stream, std::uint32_t index) {
-    typedef std::uint32_t lanes __attribute__((vector_size(4 * count)));
-    lanes block;
-    for (int l = 0; l < count; ++l) block[l] = index * count + static_cast<std::uint32_t>(l);
-    auto state = stream.state<lanes>(block);
-    chacha20_block(state);
-    for (int w = 0; w < 16; ++w) __builtin_memcpy(words[w], &state[w], sizeof state[w]);
-  }
-};
-
 }  // namespace detail
 
 /// Writes the 160 values of block `block` to out[0..159]. About 1 ns a value where the target has AVX-512.
 inline void normal_block(const random_stream& stream, std::uint32_t block, float* out) {
-  const detail::chacha_lanes random(stream, block);
+  const chacha20_lanes random(stream, block);
   for (int t = 0; t < 5; ++t)
     for (int l = 0; l < 16; ++l)
       detail::normal_pair(random.words[3 * t][l], random.words[3 * t + 1][l], random.words[3 * t + 2][l],

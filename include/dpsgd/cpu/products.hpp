@@ -16,6 +16,7 @@
 /// same bits alone or among others, and a gradient does not depend on how the batch was cut into tiles.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 
 #include "dpsgd/core/view.hpp"
@@ -119,11 +120,18 @@ template <class F>
   for (std::size_t first = 0; first < a.rows; first += lanes) {
     const auto n = a.rows - first < lanes ? a.rows - first : lanes;
     floats sums[lanes]{};
-    for (std::size_t r = 0; r < n; ++r) {
-      const float *p = a.row(first + r), *q = b.row(first + r);
-      floats sum{};
-      for (std::size_t c = 0; c < a.cols; c += lanes) sum += load(p + c) * load(q + c);
-      sums[r] = sum;
+    for (std::size_t r = 0; r < n; r += 4) {  // four rows at a time hide the latency of the additions
+      const float *p[4], *q[4];
+      for (std::size_t i = 0; i < 4; ++i) {
+        const auto row = first + std::min(r + i, n - 1);  // the last one again where there are no four
+        p[i] = a.row(row), q[i] = b.row(row);
+      }
+      floats sum[4]{};
+      for (std::size_t c = 0; c < a.cols; c += lanes) {
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; ++i) sum[i] += load(p[i] + c) * load(q[i] + c);
+      }
+      for (std::size_t i = 0; i < 4; ++i) sums[r + i] = sum[i];
     }
     f(first, n, sum_each(sums));
   }
