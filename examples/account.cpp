@@ -95,7 +95,7 @@ int main(int argc, char** argv) {
       std::cout << nlohmann::ordered_json{{"epsilon", found.epsilon},    {"delta", asked.delta},
                                           {"order", found.order},        {"noise_multiplier", found.multiplier},
                                           {"sampling_rate", asked.rate}, {"steps", found.steps},
-                                          {"accountant", accountant},    {"claim", dpsgd::text(found.claim)}}
+                                          {"accountant", accountant},    {"claim", found.claim.words()}}
                        .dump(2)
                 << '\n';
     } else {

@@ -1,8 +1,11 @@
-/// What several test programs need: matrices in the CPU backend's layout, filled with reproducible values.
+/// What several test programs need: matrices in the CPU backend's layout, filled with reproducible values; what
+/// operator<< prints of a value.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <sstream>
+#include <string>
 
 #include "dpsgd/core/buffer.hpp"
 #include "dpsgd/core/random.hpp"
@@ -21,5 +24,13 @@ struct matrix {
   dpsgd::buffer<float> memory;
   dpsgd::matrix_view<float> view;
 };
+
+/// What a stream gets of `value`.
+template <class T>
+std::string printed(const T& value) {
+  std::ostringstream out;
+  out << value;
+  return out.str();
+}
 
 }  // namespace test

@@ -5,6 +5,8 @@
 #include <cmath>
 #include <sstream>
 
+#include "support.hpp"
+
 using namespace dpsgd;
 
 namespace {
@@ -37,21 +39,21 @@ const poisson_sampled step{0.01, gaussian_event<zero_out>{0.9}};
 
 TEST_CASE("a claim is one sentence with epsilon and delta rounded up") {
   CHECK(
-      text(make_claim(fixed_accountant{2.3012}, step, 1e-6)) ==
+      make_claim(fixed_accountant{2.3012}, step, 1e-6).words() ==
       "(epsilon 2.31, delta 1e-06)-DP, unit: one row, zero-out adjacency, Poisson sampling, PLD, idealised arithmetic");
-  CHECK(text(make_claim(fixed_accountant{0}, discrete_event{}, 1e-5)) ==
+  CHECK(make_claim(fixed_accountant{0}, discrete_event{}, 1e-5).words() ==
         "(epsilon 0, delta 1e-05)-DP, unit: one owner, replace adjacency, no sampling, PLD, exact arithmetic");
 }
 
 TEST_CASE("a run that is not private says why, and its epsilon is infinite") {
   const auto none = make_claim(fixed_accountant{1}, no_privacy_event{{.no_noise = true, .no_clip = true}}, 1e-6);
-  CHECK(text(none) == "not private: no noise, no clip");
+  CHECK(test::printed(none) == "not private: no noise, no clip");
   CHECK(std::isinf(none.epsilon));
   const auto seeded = make_claim(fixed_accountant{1}, step, 1e-6, {.insecure_seed = true});
-  CHECK(text(seeded) == "not private: a user's seed for noise and sampling");
+  CHECK(seeded.words() == "not private: a user's seed for noise and sampling");
   CHECK(std::isinf(seeded.epsilon));
   CHECK_FALSE(seeded.is_private());
-  CHECK(text(make_claim(fixed_accountant{INFINITY}, step, 0)) == "not private: epsilon is infinite at delta 0");
+  CHECK(make_claim(fixed_accountant{INFINITY}, step, 0).words() == "not private: epsilon is infinite at delta 0");
 }
 
 TEST_CASE("rounded_up is the smallest number of three digits that is not below") {
@@ -70,7 +72,7 @@ TEST_CASE("rounded_up is the smallest number of three digits that is not below")
 }
 
 TEST_CASE("what is not private says so when it is printed") {
-  CHECK(text(not_private{0.81}) == "0.81 (not private)");
+  CHECK(test::printed(not_private{0.81}) == "0.81 (not private)");
   CHECK(not_private{7}.value == 7);
 }
 

@@ -269,10 +269,10 @@ TEST_CASE("the claim says what was done, and is none where there is no protectio
   rdp_accountant wanted;
   wanted.add(poisson_sampled{0.1, gaussian_event<zero_out>{1.1}}, 30);
   CHECK(good.epsilon == wanted.spent(1e-5).epsilon);
-  CHECK(text(good).find("DP, unit: one row, zero-out adjacency, Poisson sampling, RDP, idealised arithmetic") !=
+  CHECK(good.words().find("DP, unit: one row, zero-out adjacency, Poisson sampling, RDP, idealised arithmetic") !=
         std::string::npos);
-  CHECK(text(claim_of(no_clip{}, no_noise{}, poisson_sampling{0.1})) == "not private: no noise, no clip");
-  CHECK(text(claim_of(flat_clip{}, no_noise{}, poisson_sampling{0.1})) == "not private: no noise");
+  CHECK(claim_of(no_clip{}, no_noise{}, poisson_sampling{0.1}).words() == "not private: no noise, no clip");
+  CHECK(claim_of(flat_clip{}, no_noise{}, poisson_sampling{0.1}).words() == "not private: no noise");
   mlp m = model;
   trainer t{flat_clip{}, gaussian_noise{1.1}, poisson_sampling{0.1}};
   const auto seeded = t.fit(m, data, {.steps = 3, .delta = 1e-5, .insecure_seed = 1});

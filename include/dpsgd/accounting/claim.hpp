@@ -49,13 +49,14 @@ struct claim {
 
   /// (epsilon 2.31, delta 1e-06)-DP, unit: one row, zero-out adjacency, Poisson sampling, RDP, idealised arithmetic
   /// or: not private: no noise, no clip
-  friend std::ostream& operator<<(std::ostream& out, const claim& c) {
-    if (c.why_not.any()) return out << "not private: " << c.why_not;
-    if (!c.is_private()) return out << "not private: epsilon is infinite at delta " << rounded_up(c.delta);
-    return out << "(epsilon " << rounded_up(c.epsilon) << ", delta " << rounded_up(c.delta) << ")-DP, unit: " << c.unit
-               << ", " << c.adjacency << " adjacency, " << c.sampling << ", " << c.accountant << ", "
-               << (c.arithmetic == dpsgd::arithmetic::exact ? "exact" : "idealised") << " arithmetic";
+  std::string words() const {
+    if (why_not.any()) return "not private: " + why_not.words();
+    if (!is_private()) return "not private: epsilon is infinite at delta " + rounded_up(delta);
+    return text("(epsilon ", rounded_up(epsilon), ", delta ", rounded_up(delta), ")-DP, unit: ", unit, ", ", adjacency,
+                " adjacency, ", sampling, ", ", accountant, ", ",
+                arithmetic == dpsgd::arithmetic::exact ? "exact" : "idealised", " arithmetic");
   }
+  friend std::ostream& operator<<(std::ostream& out, const claim& c) { return out << c.words(); }
 };
 
 /// The claim of a run whose steps were of the type `Event` and have all been added to `accountant`. `why_not` says what

@@ -18,7 +18,6 @@
 #include <concepts>
 #include <cstdint>
 #include <limits>
-#include <ostream>
 #include <string>
 #include <string_view>
 #include <variant>
@@ -51,15 +50,15 @@ struct exposure {
     return {a.no_noise || b.no_noise, a.no_clip || b.no_clip, a.insecure_seed || b.insecure_seed};
   }
   /// "no noise, no clip"
-  friend std::ostream& operator<<(std::ostream& out, const exposure& why) {
-    const char* comma = "";
-    const auto say = [&](bool holds, const char* words) {
-      if (holds) out << comma << words, comma = ", ";
+  std::string words() const {
+    std::string all;
+    const auto say = [&](bool holds, const char* reason) {
+      if (holds) all.append(all.empty() ? "" : ", ").append(reason);
     };
-    say(why.no_noise, "no noise");
-    say(why.no_clip, "no clip");
-    say(why.insecure_seed, "a user's seed for noise and sampling");
-    return out;
+    say(no_noise, "no noise");
+    say(no_clip, "no clip");
+    say(insecure_seed, "a user's seed for noise and sampling");
+    return all;
   }
 };
 

@@ -21,7 +21,6 @@ struct naive {
   }
 };
 static_assert(whole_algorithm<naive>);
-static_assert(prove(naive{}, 1) && prove(naive{}, 2) && prove(naive{}, 7));
-static_assert(prove(naive{}, 16));
+static_assert(prove(naive{}, 1) && prove(naive{}, 2) && prove(naive{}, 7));  // 1 to 64: tests/allreduce/schedule.cpp
 
 }  // namespace dpsgd::allreduce

@@ -23,8 +23,7 @@ struct ring {
   }
 };
 static_assert(scatter_algorithm<ring>);
-static_assert(prove(ring{}, 1) && prove(ring{}, 2) && prove(ring{}, 7));
-static_assert(prove(ring{}, 16));
+static_assert(prove(ring{}, 1) && prove(ring{}, 2) && prove(ring{}, 7));  // 1 to 64: tests/allreduce/schedule.cpp
 static_assert(owned(ring{}, {2, 5}) == block_range(2));
 
 }  // namespace dpsgd::allreduce

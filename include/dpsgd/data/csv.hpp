@@ -23,6 +23,7 @@
 #include <cstdint>
 #include <cstring>
 #include <exception>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -107,8 +108,7 @@ class file_bytes {
 
 /// Calls work(t) for t in [0, threads), each on a thread of its own, and waits for all. The first exception, in the
 /// order of t, is thrown again.
-template <class Work>
-void in_parallel(int threads, const Work& work) {
+inline void in_parallel(int threads, const std::function<void(int)>& work) {
   std::vector<std::exception_ptr> thrown(static_cast<std::size_t>(threads));
   const auto guarded = [&](int t) {
     try {
@@ -511,9 +511,12 @@ class csv_rows {
   flaw flaw_;
 };
 
-template <class Forget>
-dataset read_csv_text(std::string_view text, const std::string& name, const schema& columns, const csv_options& options,
-                      const Forget& forget) {
+/// `file` is where the text stands, or null when it is in memory anyway.
+inline dataset read_csv_text(std::string_view text, const std::string& name, const schema& columns,
+                             const csv_options& options, const file_bytes* file) {
+  const auto forget = [file](const char* begin, const char* end) {
+    if (file) file->done_with(begin, end);
+  };
   require(options.threads >= 1, "reading takes at least one thread; got ", options.threads);
   require(options.parts >= 1 && options.part >= 0 && options.part < options.parts, "part ", options.part, " of ",
           options.parts, " parts: expected 0 <= part < parts");
@@ -595,7 +598,7 @@ dataset read_csv_text(std::string_view text, const std::string& name, const sche
 /// Reads a CSV text that is in memory; `name` stands in the messages. Everything else as read_csv.
 inline dataset parse_csv(std::string_view text, const schema& columns, const csv_options& options = {},
                          const std::string& name = "text") {
-  return detail::read_csv_text(text, name, columns, options, [](const char*, const char*) {});
+  return detail::read_csv_text(text, name, columns, options, nullptr);
 }
 
 /// Reads a CSV file. A schema column is found in the header by its name; the file's other columns are ignored.
@@ -604,8 +607,7 @@ inline dataset parse_csv(std::string_view text, const schema& columns, const csv
 /// where rows end. Memory: the matrix and a few MiB. The file must not shrink meanwhile (SIGBUS).
 inline dataset read_csv(const std::string& path, const schema& columns, const csv_options& options = {}) {
   const detail::file_bytes file(path);
-  return detail::read_csv_text(file.text(), path, columns, options,
-                               [&](const char* begin, const char* end) { file.done_with(begin, end); });
+  return detail::read_csv_text(file.text(), path, columns, options, &file);
 }
 
 }  // namespace dpsgd
