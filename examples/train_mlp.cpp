@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "console.hpp"
+#include "dpsgd/allreduce/all.hpp"
 #include "dpsgd/data/schema_json.hpp"
 #include "dpsgd/dpsgd.hpp"
 #include "dpsgd/nn/model_file.hpp"
@@ -240,7 +241,7 @@ int train(World& world, settings asked, const dpsgd::schema& columns, const reco
                            dpsgd::poisson_sampling{.rate = p.rate},
                            optimizer,
                            named_schedule(asked.schedule),
-                           dpsgd::allreduce::any::from_name(asked.allreduce)};
+                           dpsgd::allreduce::from_name(asked.allreduce)};
     return trainer.fit(model, mine.train,
                        {.steps = p.steps,
                         .learning_rate = p.learning_rate,

@@ -16,6 +16,7 @@
 #include "dpsgd/accounting/calibrate.hpp"
 #include "dpsgd/accounting/events.hpp"
 #include "dpsgd/accounting/rdp.hpp"
+#include "dpsgd/allreduce/all.hpp"
 #include "dpsgd/core/error.hpp"
 #include "dpsgd/version.hpp"
 
@@ -268,8 +269,10 @@ inline std::optional<int> parse(int argc, char** argv, const console::start& sta
                     ->check(CLI::Range(1, 1024))
                     ->capture_default_str()
                     ->group(group);
+  std::vector<std::string> allreduces;
+  for (const auto& a : dpsgd::allreduce::all_algorithms) allreduces.emplace_back(a.name());
   app.add_option("--allreduce", asked.allreduce, "how the ranks add up")
-      ->check(CLI::IsMember({"naive", "recursive_doubling", "ring", "circulant", "native"}))
+      ->check(CLI::IsMember(allreduces))
       ->capture_default_str()
       ->group(group);
   app.add_option("--deadline", asked.deadline, "seconds that a rank waits for another one before it gives up")

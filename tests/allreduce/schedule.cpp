@@ -3,61 +3,14 @@
 #include <doctest/doctest.h>
 
 #include <bit>
-#include <cstdint>
-#include <set>
 #include <string>
+#include <vector>
 
-#include "dpsgd/allreduce/any.hpp"
+#include "dpsgd/allreduce/all.hpp"
 
 using namespace dpsgd::allreduce;
 
 namespace {
-
-// The plain meaning of a schedule, played with one number a block: what verify is checked against.
-// Member r contributes 64^r, so that the digits of a sum to the base 64 count the contributions.
-bool sums_come_out_right(const schedule& s) {
-  using block_values = std::vector<std::vector<std::int64_t>>;
-  block_values v(static_cast<std::size_t>(s.size));
-  std::int64_t all = 0;
-  for (int r = 0; r < s.size; ++r) {
-    v[r].assign(static_cast<std::size_t>(s.blocks), std::int64_t{1} << 6 * r);
-    all += std::int64_t{1} << 6 * r;
-  }
-  for (const auto* arrows : {&s.reduce, &s.gather})
-    for (std::size_t i = 0; i < arrows->size();) {
-      const block_values before = v;
-      for (const int round = (*arrows)[i].round; i < arrows->size() && (*arrows)[i].round == round; ++i) {
-        const arrow& a = (*arrows)[i];
-        for (int k = 0; k < a.blocks.count; ++k) {
-          const int b = (a.blocks.first + k) % s.blocks;
-          if (a.then == on_receive::add) v[a.to][b] += before[a.from][b];
-          else v[a.to][b] = before[a.from][b];
-        }
-      }
-    }
-  for (const auto& blocks : v)
-    for (const auto x : blocks)
-      if (x != all) return false;
-  return true;
-}
-
-int rounds(const std::vector<arrow>& arrows) {
-  std::set<int> used;
-  for (const auto& a : arrows) used.insert(a.round);
-  return static_cast<int>(used.size());
-}
-
-// Blocks sent by the member that sends most.
-int most_blocks_sent(const schedule& s) {
-  std::vector<int> sent(static_cast<std::size_t>(s.size), 0);
-  for (const auto* arrows : {&s.reduce, &s.gather})
-    for (const auto& a : *arrows) sent[a.from] += a.blocks.count;
-  return *std::max_element(sent.begin(), sent.end());
-}
-
-int messages(const schedule& s) { return static_cast<int>(s.reduce.size() + s.gather.size()); }
-
-int ceil_log2(int p) { return std::bit_width(static_cast<unsigned>(p - 1)); }
 
 // Swing's partners, with whole vectors: equal sums, but at 8 members in another order here and there.
 struct whole_swing {
@@ -144,44 +97,11 @@ static_assert(!algorithm<neither> && !algorithm<both> && !algorithm<scatter_that
 
 }  // namespace
 
-TEST_CASE("every algorithm is proved for 1 .. 128, 255 and 256 members") {
-  for (int size = 1; size <= 256; ++size) {
-    if (size > 128 && size < 255) continue;
-    for (const auto& e : any::all()) {
-      if (!e.derive) continue;
-      const verdict v = verify(e.derive(size));
-      INFO(e.name, " among ", size, ": ", describe(v.flaw), ", round ", v.round, ", rank ", v.rank, ", block ",
-           v.block);
-      REQUIRE(bool(v));
-    }
-  }
-}
-
-TEST_CASE("rounds, messages and blocks are those of the formulas in the comments") {
-  for (int p = 1; p <= 64; ++p) {
-    CAPTURE(p);
-    const int power = static_cast<int>(std::bit_floor(static_cast<unsigned>(p))), extra = p - power;
-    const auto n = derive(naive{}, p), d = derive(recursive_doubling{}, p), r = derive(ring{}, p),
-               c = derive(circulant{}, p);
-    CHECK(rounds(n.reduce) == (p > 1 ? 2 : 0));
-    CHECK(messages(n) == 2 * (p - 1));
-    CHECK(most_blocks_sent(n) == p - 1);
-    CHECK(rounds(d.reduce) == ceil_log2(power) + (extra ? 2 : 0));
-    CHECK(messages(d) == power * ceil_log2(power) + 2 * extra);
-    CHECK(rounds(r.reduce) + rounds(r.gather) == 2 * (p - 1));
-    CHECK(messages(r) == 2 * p * (p - 1));
-    CHECK(most_blocks_sent(r) == 2 * (p - 1));
-    CHECK(rounds(c.reduce) + rounds(c.gather) == 2 * ceil_log2(p));
-    CHECK(messages(c) == 2 * p * ceil_log2(p));
-    CHECK(most_blocks_sent(c) == 2 * (p - 1));
-  }
-}
-
 TEST_CASE("a member's receives are the others' sends, and the owners' ranges cut the blocks up") {
   for (int p : {1, 2, 3, 7, 8, 16})
-    for (const auto& e : any::all()) {
-      if (!e.derive) continue;
-      INFO(e.name, " among ", p);
+    for (const auto& e : all_algorithms) {
+      if (e.is_native()) continue;
+      INFO(e.name(), " among ", p);
       const schedule s = e.derive(p);
       std::size_t sent = 0, received = 0;
       int owned_blocks = 0;
@@ -249,88 +169,33 @@ TEST_CASE("verify names the flaw") {
   CHECK(!verify(circle));
 }
 
-TEST_CASE("a schedule with one arrow broken is refused, or still right") {
-  const auto break_arrow = [](std::vector<arrow>& arrows, std::size_t i, int how, int size, int blocks) {
-    arrow& a = arrows[i];
-    switch (how) {
-      case 0:
-        arrows.erase(arrows.begin() + static_cast<std::ptrdiff_t>(i));
-        break;
-      case 1:
-        arrows.push_back(arrow(a));
-        break;
-      case 2:
-        a.to = (a.to + 1) % size;
-        break;
-      case 3:
-        a.from = (a.from + 1) % size;
-        break;
-      case 4:
-        a.blocks.first = (a.blocks.first + 1) % blocks;
-        break;
-      case 5:
-        a.blocks.count += a.blocks.count < blocks ? 1 : -1;
-        break;
-      case 6:
-        ++a.round;
-        break;
-      case 7:
-        --a.round;
-        break;
-      case 8:
-        a.then = a.then == on_receive::add ? on_receive::replace : on_receive::add;
-        break;
-      default:
-        std::swap(a.from, a.to);
-    }
-    sort(arrows);
-  };
-  const auto kinds = 10;
-  int refused = 0, harmless = 0, missed = 0, overcautious = 0;
-  const auto judge = [&](const schedule& s, int how) {
-    const bool accepted = bool(verify(s)), right = sums_come_out_right(s);
-    if (how <= 1) CHECK(!accepted);  // no arrow can be spared, and none doubled
-    accepted ? (right ? ++harmless : ++missed) : ++refused;
-    overcautious += !accepted && right;
-  };
-  const auto try_all = [&](const schedule& good) {
-    REQUIRE(bool(verify(good)));
-    REQUIRE(sums_come_out_right(good));
-    for (int how = 0; how < kinds; ++how) {
-      for (std::size_t i = 0; i < good.reduce.size(); ++i) {
-        schedule s = good;
-        break_arrow(s.reduce, i, how, s.size, s.blocks);
-        if (s.scattered) s.gather = backwards(s.reduce);  // the algorithm's line is wrong, and so is the way back
-        judge(s, how);
-      }
-      for (std::size_t i = 0; i < good.gather.size(); ++i) {
-        schedule s = good;
-        break_arrow(s.gather, i, how, s.size, s.blocks);
-        judge(s, how);
-      }
-    }
-  };
-  for (int size = 2; size <= 9; ++size)
-    for (const auto& e : any::all())
-      if (e.derive) try_all(e.derive(size));
-  try_all(derive(interleaved_halving{}, 8));
-  MESSAGE("broken schedules refused: ", refused, ", of them harmless: ", overcautious,
-          "; accepted and right: ", harmless);
-  CHECK(missed == 0);
-  CHECK(refused > 5000);
-  CHECK(harmless < refused / 5);  // mostly another round, or the other direction of a swap
-}
-
-TEST_CASE("any finds an algorithm by its name, and lists the names when there is none") {
-  for (const auto& e : any::all()) CHECK(any::from_name(e.name).name() == e.name);
+TEST_CASE("an algorithm is found by its name, and the names are listed when there is none") {
+  for (const auto& a : all_algorithms) CHECK(from_name(a.name()).name() == a.name());
   CHECK(any{}.name() == "circulant");
-  CHECK(any::from_name("native").is_native());
+  CHECK(from_name("native").is_native());
   std::string words;
   try {
-    any::from_name("rings");
+    from_name("rings");
   } catch (const std::invalid_argument& e) {
     words = e.what();
   }
   CHECK(words ==
-        "no allreduce algorithm is called 'rings'; there are: naive, recursive_doubling, ring, circulant, native");
+        "no allreduce algorithm is called 'rings'; there are: naive, all_to_all, binomial_tree, recursive_doubling, "
+        "recursive_multiplying, round_robin, ring, halving_doubling, butterfly, circulant, swing, chain, double_tree, "
+        "hierarchical, native");
+}
+
+TEST_CASE("a parameter below its least value is an error that says so") {
+  CHECK_THROWS_WITH_AS(butterfly{1}, "an allreduce algorithm's parameter is 1; it must be at least 2",
+                       std::invalid_argument);
+  CHECK_THROWS_AS(circulant{1}, std::invalid_argument);
+  CHECK_THROWS_AS(circulant{-3}, std::invalid_argument);
+  CHECK_THROWS_AS(recursive_multiplying{0}, std::invalid_argument);
+  CHECK_THROWS_AS(chain{0}, std::invalid_argument);
+  CHECK_THROWS_AS(double_tree{0}, std::invalid_argument);
+  CHECK_THROWS_AS((hierarchical{ring{}, ring{}, 0}), std::invalid_argument);
+  // A size that a part does not serve is not served by the whole.
+  const hierarchical between{ring{}, whole_swing{}, 2};
+  CHECK(verify(between, 8).flaw == flaw::none);
+  CHECK(verify(between, 6).flaw == flaw::size_not_served);
 }

@@ -7,6 +7,7 @@
 #include <thread>
 #include <vector>
 
+#include "dpsgd/allreduce/all.hpp"
 #include "dpsgd/mpi.hpp"
 
 namespace {
@@ -15,7 +16,7 @@ std::atomic<bool> stop{false};
 
 void work_for_ever(dpsgd::mpi::world& world, const std::string& allreduce) {
   std::vector<float> v(5000, 1.0f);
-  auto all = dpsgd::bind<float>(dpsgd::allreduce::any::from_name(allreduce), world, v.size());
+  auto all = dpsgd::bind<float>(dpsgd::allreduce::from_name(allreduce), world, v.size());
   for (;;) all.all_reduce(v.data());
 }
 

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "comm/oracle.hpp"
+#include "dpsgd/allreduce/all.hpp"
 #include "mpi/main.hpp"
 
 using namespace dpsgd;
@@ -47,14 +48,14 @@ TEST_CASE_TEMPLATE("over MPI every algorithm gives the exact sum, by the schedul
                    float, double, std::int64_t) {
   const int p = world().size();
   const auto around = static_cast<std::size_t>(p);
-  for (const auto& e : allreduce::any::all())
+  for (const auto& e : allreduce::all_algorithms)
     for (const std::size_t n : {std::size_t{0}, std::size_t{1}, around - 1, around, around + 1, std::size_t{127},
                                 std::size_t{128}, std::size_t{129}, std::size_t{10007}}) {
-      INFO(e.name, " on ", p, " ranks, n = ", n);
-      if (!e.derive) try_out<T>(allreduce::any::from_name(e.name), n, nullptr);
+      INFO(e.name(), " on ", p, " ranks, n = ", n);
+      if (e.is_native()) try_out<T>(e, n, nullptr);
       else {
         const auto s = e.derive(p);
-        try_out<T>(allreduce::any::from_name(e.name), n, &s);
+        try_out<T>(e, n, &s);
       }
     }
   for (const std::size_t n : {std::size_t{1}, around + 1, std::size_t{129}}) {
@@ -68,10 +69,10 @@ TEST_CASE_TEMPLATE("over MPI every algorithm gives the exact sum, by the schedul
 }
 
 TEST_CASE("between reduce and gather the owners' changes count, native's too") {
-  for (const auto& e : allreduce::any::all()) {
-    INFO(e.name);
+  for (const auto& e : allreduce::all_algorithms) {
+    INFO(e.name());
     const std::size_t n = 100;
-    auto bound = bind<double>(allreduce::any::from_name(e.name), world(), n);
+    auto bound = bind<double>(e, world(), n);
     const auto mine = bound.mine();
     std::vector<double> v(n, 1.0);
     bound.reduce(v.data());

@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "dpsgd/allreduce/all.hpp"
 #include "dpsgd/dpsgd.hpp"
 #include "dpsgd/train/journal.hpp"
 
@@ -62,7 +63,8 @@ double distance(const std::vector<float>& a, const std::vector<float>& b) {
   return std::sqrt(difference / size);
 }
 
-const char* const algorithms[] = {"naive", "recursive_doubling", "ring", "circulant", "native"};
+// Of each kind one: whole, scattered, everything owned by one rank or two, two levels, the ranks' own.
+const char* const algorithms[] = {"naive", "ring", "circulant", "chain", "double_tree", "hierarchical", "native"};
 
 /// A directory that goes away with the test.
 struct scratch {
@@ -83,7 +85,7 @@ TEST_CASE("without noise every number of ranks and every algorithm gives the sam
       CAPTURE(ranks);
       CAPTURE(name);
       for (const auto& p :
-           train(ranks, data, o, flat_clip{0.7}, no_noise{}, poisson_sampling{0.1}, allreduce::any::from_name(name)))
+           train(ranks, data, o, flat_clip{0.7}, no_noise{}, poisson_sampling{0.1}, allreduce::from_name(name)))
         CHECK(distance(p, one) < 1e-5);
     }
 }
@@ -94,8 +96,8 @@ TEST_CASE("with noise all ranks end with the same bits, near those of one rank")
   const auto one = train(1, data, o, flat_clip{0.7}, gaussian_noise{1.0}, poisson_sampling{0.1})[0];
   for (const int ranks : {2, 3, 7})
     for (const auto* name : algorithms) {
-      const auto all = train(ranks, data, o, allreduce::any::from_name(name), flat_clip{0.7}, gaussian_noise{1.0},
-                             poisson_sampling{0.1});
+      const auto all =
+          train(ranks, data, o, allreduce::from_name(name), flat_clip{0.7}, gaussian_noise{1.0}, poisson_sampling{0.1});
       for (const auto& p : all) CHECK(p == all[0]);
       CHECK(distance(all[0], one) < 1e-4);  // the noise is the same; rounding differs
     }
@@ -202,7 +204,7 @@ TEST_CASE(
   // Steps without any record, on some ranks or all, go through every algorithm.
   for (const auto* name : algorithms)
     CHECK_NOTHROW(train(3, make_data(3), {.steps = 50, .delta = 1e-5}, flat_clip{}, gaussian_noise{},
-                        poisson_sampling{0.05}, allreduce::any::from_name(name)));
+                        poisson_sampling{0.05}, allreduce::from_name(name)));
 }
 
 // Zero-out adjacency, end to end: blank one row, and the sum that is released moves by at most the sensitivity, on any

@@ -1,63 +1,30 @@
-/// Any algorithm by its name, chosen when the program runs: one type, so that `--allreduce NAME` needs one trainer
-/// type.
+/// Any algorithm, chosen when the program runs: one type, so that `--allreduce NAME` needs one trainer type. The names
+/// are in allreduce/all.hpp, which a program that chooses none need not include.
 #pragma once
 
-#include <array>
-#include <stdexcept>
-#include <string>
 #include <string_view>
 
 #include "dpsgd/allreduce/circulant.hpp"
-#include "dpsgd/allreduce/naive.hpp"
-#include "dpsgd/allreduce/native.hpp"
-#include "dpsgd/allreduce/recursive_doubling.hpp"
-#include "dpsgd/allreduce/ring.hpp"
 #include "dpsgd/allreduce/schedule.hpp"
 
 namespace dpsgd::allreduce {
 
-/// One of the library's algorithms. any::from_name("ring"); the default is circulant.
+/// A name and how its schedule is derived. allreduce::from_name("ring"), or one of your own:
+/// any("left_ring", [](int size) { return derive(left_ring{}, size); }). The default is circulant.
 class any {
  public:
-  /// A name and how its schedule is derived; null for native, which has none.
-  struct entry {
-    std::string_view name;
-    schedule (*derive)(int size);
-  };
+  constexpr any() : any("circulant", [](int size) { return allreduce::derive(circulant{}, size); }) {}
+  /// `how` derives the schedule; null for native, which has none. The name's characters must outlive this.
+  constexpr any(std::string_view name, schedule (*how)(int size)) : name_(name), derive_(how) {}
 
-  /// All names, in the order in which a person should read them.
-  static constexpr std::array<entry, 5> all() {
-    return {{{"naive", &of<naive>},
-             {"recursive_doubling", &of<recursive_doubling>},
-             {"ring", &of<ring>},
-             {"circulant", &of<circulant>},
-             {"native", nullptr}}};
-  }
-
-  constexpr any() : entry_(all()[3]) {}
-
-  /// Throws std::invalid_argument, which lists the names, when there is no such algorithm.
-  static any from_name(std::string_view name) {
-    std::string names;
-    for (const entry& e : all()) {
-      if (e.name == name) return any(e);
-      names += (names.empty() ? "" : ", ") + std::string(e.name);
-    }
-    throw std::invalid_argument("no allreduce algorithm is called '" + std::string(name) + "'; there are: " + names);
-  }
-
-  constexpr std::string_view name() const { return entry_.name; }
-  constexpr bool is_native() const { return entry_.derive == nullptr; }
+  constexpr std::string_view name() const { return name_; }
+  constexpr bool is_native() const { return derive_ == nullptr; }
   /// Its arrows among `size` members. Not for native.
-  schedule derive(int size) const { return entry_.derive(size); }
+  schedule derive(int size) const { return derive_(size); }
 
  private:
-  constexpr explicit any(const entry& e) : entry_(e) {}
-  template <algorithm Algorithm>
-  static schedule of(int size) {
-    return allreduce::derive(Algorithm{}, size);
-  }
-  entry entry_;
+  std::string_view name_;
+  schedule (*derive_)(int size);
 };
 
 }  // namespace dpsgd::allreduce

@@ -25,6 +25,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <stdexcept>
+#include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -49,6 +51,19 @@ struct block_range {
   constexpr block_range(int block) : first(block), count(1) {}
   constexpr block_range(int first_block, int how_many) : first(first_block), count(how_many) {}
   friend constexpr bool operator==(block_range, block_range) = default;
+};
+
+/// An algorithm's parameter that has a least value: at_least<2> degree = 2. Anything below throws
+/// std::invalid_argument, in a constant expression it does not compile.
+template <int Least>
+struct at_least {
+  int value;
+  constexpr at_least(int v) : value(v) {
+    if (v < Least)
+      throw std::invalid_argument("an allreduce algorithm's parameter is " + std::to_string(v) +
+                                  "; it must be at least " + std::to_string(Least));
+  }
+  constexpr operator int() const { return value; }
 };
 
 /// What the receiver does with the blocks that arrive.
