@@ -97,7 +97,7 @@ void draw(std::ostream& out, const subject& s) {
       std::string what;
       for (; k < end && s.arrows[k].from == a.from && s.arrows[k].to == a.to; ++k)
         what += (what.empty() ? "" : ",") + numbers(s.arrows[k].blocks, s.schedule.blocks);
-      const auto [low, high] = std::minmax(a.from, a.to);
+      const int low = std::min(a.from, a.to), high = std::max(a.from, a.to);
       std::size_t at = 0;
       const auto free = [&](std::size_t line) {
         return std::all_of(taken[line].begin() + low, taken[line].begin() + high, [](char c) { return !c; });
@@ -234,7 +234,7 @@ int main(int argc, char** argv) {
 
   CLI::App app(description);
   app.set_version_flag("--version", std::string("explain_allreduce (dpsgd) ") + dpsgd::version);
-  app.add_option("--algorithm", algorithm, "which")->check(CLI::IsMember(names))->capture_default_str();
+  app.add_option("--algorithm", algorithm, "how they add up")->check(CLI::IsMember(names))->capture_default_str();
   app.add_option("--ranks", ranks, "among how many")->check(CLI::Range(1, 1024))->capture_default_str();
   app.add_option("--compare", compare, "a second algorithm beside it")->check(CLI::IsMember(names));
   app.add_option("--elements", elements, "floats in the vector: what messages, elements and time are counted for")
