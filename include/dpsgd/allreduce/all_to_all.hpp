@@ -3,8 +3,8 @@
 ///   round 0:  0 <-> 1   0 <-> 2   1 <-> 2     each arrow the whole vector
 ///
 /// 1 round; P(P-1) messages; each member sends and receives n(P-1) elements, P/2 times the optimum, and holds as many
-/// until it has added them. Nothing has fewer rounds: use it for a few bytes among a few members. The blocks of a
-/// large vector go through it at the price of P/2 optimal ones.
+/// until it has added them. Nothing has fewer rounds: use it for a few bytes among a few members.
+///
 /// Source: folklore; MPI_Allgather of the whole vectors followed by a local sum.
 #pragma once
 

@@ -7,8 +7,8 @@
 /// 2 ceil(log2 P) rounds; 2(P-1) messages, the fewest there can be; the root receives, and later sends, n ceil(log2 P)
 /// elements. Use it where messages are small and each costs the network something (many members on a shared link);
 /// otherwise recursive doubling has half the rounds, and circulant the same rounds with less in them.
-/// Source: Thakur, Rabenseifner, Gropp, Optimization of Collective Communication Operations in MPICH (2005), sections
-/// 4.2 and 4.4.
+///
+/// Source: Thakur, Rabenseifner, Gropp, Optimization of Collective Communication Operations in MPICH (2005).
 #pragma once
 
 #include <bit>

@@ -13,7 +13,8 @@
 /// 2 ceil(log_k P) rounds; for P = k^m 2P(k-1)m messages, otherwise at most 2P(k-1) ceil(log_k P); each member sends
 /// n(P-1)/P elements to reduce, the optimum for every P; at P = k^m it receives as many, otherwise at most twice that.
 /// k trades rounds for messages: use 2 on one port, more where several messages can leave at a time; k = P is one
-/// round each way. Where groups of k share a switch the long messages can be kept within it.
+/// round each way.
+///
 /// Source: Zhao, Canny, Butterfly Mixing (2013), SDM; Kylix (2014), ICPP, for its degrees.
 #pragma once
 

@@ -8,8 +8,10 @@
 /// 2(P - 2 + chunks) rounds of n / chunks elements; 2(P-1) chunks messages; a member inside the chain sends and
 /// receives 2n elements, whatever P: with many chunks within a factor P/(P-1) of the optimum. Use it for very large
 /// messages where only neighbours have good links; about sqrt(n (P-2) beta / alpha) chunks are best. The sum is added
-/// up from the last rank to the first. (Circulant and ring need no such choice.) Source: Chan, Heimlich, Purkayastha,
-/// van de Geijn, Collective Communication: Theory, Practice, and Experience (2007), on pipelining.
+/// up from the last rank to the first. (Circulant and ring need no such choice.)
+///
+/// Source: Sanders, Speck, Träff, Two-tree algorithms for full bandwidth broadcast, reduction and scan (2009), on the
+/// linear pipeline.
 #pragma once
 
 #include "dpsgd/allreduce/schedule.hpp"

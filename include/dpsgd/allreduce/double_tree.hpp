@@ -9,12 +9,13 @@
 ///
 /// (P odd: the second tree is the first one moved on by one place.) A member sends chunk c of a tree to its parent
 /// there in round level + c. At most 2(ceil(log2 P) + chunks - 1) rounds of up to two messages of n / (2 chunks)
-/// elements; 4(P-1) chunks messages (fewer for P = 3, where one
-/// message serves both trees); each member sends and receives at most 2n elements. Use it for medium and large
-/// messages among very many members: few rounds, and full bandwidth whatever P. (One port: Sanders et al. colour the
-/// edges so that a member's two messages fall into different rounds.) Source: Sanders, Speck, Träff, Two-tree
-/// algorithms for full bandwidth broadcast, reduction and scan (2009), Parallel Computing 35; the trees are those of
-/// NCCL.
+/// elements; 4(P-1) chunks messages (fewer for P = 3, where one message serves both trees);
+/// each member sends and receives at most 2n elements. Use it for medium and large messages among very many members:
+/// few rounds, and full bandwidth whatever P. (One port: Sanders et al. colour the edges so that a member's two
+/// messages fall into different rounds.)
+///
+/// Source: Sanders, Speck, Träff, Two-tree algorithms for full bandwidth broadcast, reduction and scan (2009), Parallel
+/// Computing 35; the trees are those of NCCL.
 #pragma once
 
 #include <bit>

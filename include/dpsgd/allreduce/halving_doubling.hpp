@@ -9,6 +9,7 @@
 /// 2 log2 q rounds (2 more when P > q); 2q log2 q + 2(P-q) messages; each member sends and receives 2n(q-1)/q
 /// elements, and n more each way where one folds: optimal for powers of two, half as much again in between. Use it for
 /// medium and large messages among a power of two of members; for others circulant moves the optimum.
+///
 /// Source: Rolf Rabenseifner, Optimization of Collective Reduction Operations (2004), ICCS.
 #pragma once
 

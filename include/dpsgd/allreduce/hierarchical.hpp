@@ -10,9 +10,11 @@
 /// Rounds, messages and elements add up: the inner algorithm's among m with n elements in N nodes, the outer's among N
 /// with what its member owns, m times. With optimal scatter algorithms in both places a member sends and receives
 /// 2n(m-1)/m elements within its node and 2(n/m)(N-1)/N between nodes: in all the optimum 2n(P-1)/P for P = mN, of
-/// which only 1/m leaves the node. A whole algorithm does the same work on all its members: use one inside only where n
-/// is small. Use it on clusters with several ranks a node, for all sizes. Source: Chan et al. (2007), section 8,
-/// hypercubes of groups; Horovod's hierarchical allreduce; NCCL's.
+/// which about 1/m leaves the node. A whole algorithm does the same work on all its members: use one inside only where
+/// n is small. Use it on clusters with several ranks a node, for all sizes.
+///
+/// Source: Mikami et al., Massively Distributed SGD: ImageNet/ResNet-50 Training in a Flash (2018), arXiv:1811.05233,
+/// with rings in both places.
 #pragma once
 
 #include <algorithm>

@@ -9,8 +9,9 @@
 /// of member rank - q (round 0), and get the result from there in the end.
 /// log2 P rounds of n elements (at other P: floor(log2 P) + 2); P log2 P messages (q log2 q + 2(P - q)); each member
 /// sends and receives n log2 P elements (n log2 q, and n more each way where one folds). Nothing has fewer rounds: use
-/// it for small messages. For large ones it moves log2(P) P / (2(P-1)) times the optimum. Source: Thakur, Rabenseifner,
-/// Gropp, Optimization of Collective Communication Operations in MPICH (2005), section 4.
+/// it for small messages. For large ones it moves log2(P) P / (2(P-1)) times the optimum.
+///
+/// Source: Thakur, Rabenseifner, Gropp, Optimization of Collective Communication Operations in MPICH (2005), section 4.
 #pragma once
 
 #include <bit>

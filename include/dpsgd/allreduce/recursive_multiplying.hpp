@@ -9,8 +9,8 @@
 /// m rounds (m + 2 when P > q); q(k-1)m + 2(P-q) messages; a member sends n(k-1)m elements, and n more for each member
 /// that folds into it. Use it for small messages where a member can send k-1 of them in about the time of one:
 /// several ports, or start-up costs that overlap. k = 2 is recursive doubling, k = P all to all.
-/// Source: Ruefenacht, Bull, Booth, Generalisation of Recursive Doubling for AllReduce (2017),
-/// Parallel Computing 69.
+///
+/// Source: Ruefenacht, Bull, Booth, Generalisation of Recursive Doubling for AllReduce (2017), Parallel Computing 69.
 #pragma once
 
 #include <algorithm>

@@ -8,8 +8,9 @@
 ///
 /// 2(P-1) rounds of one block; 2P(P-1) messages; each member sends and receives 2n(P-1)/P elements, which is optimal.
 /// Use it for large messages, and where neighbours have the best links. Its latency grows with P: circulant moves the
-/// same bytes in ceil(log2 P) rounds each way. Source: Patarasu, Yuan, Bandwidth Optimal All-reduce Algorithms for
-/// Clusters of Workstations (2009).
+/// same bytes in ceil(log2 P) rounds each way.
+///
+/// Source: Patarasu, Yuan, Bandwidth Optimal All-reduce Algorithms for Clusters of Workstations (2009).
 #pragma once
 
 #include "dpsgd/allreduce/schedule.hpp"

@@ -8,8 +8,9 @@
 /// 2(P-1) rounds of one block; 2P(P-1) messages; each member sends and receives 2n(P-1)/P elements, which is optimal.
 /// As the ring, but a block goes straight to its owner: no partial sums travel, and the order of addition is one's own.
 /// Use it for large messages where every pair has an equally good link (a crossbar); a ring only loads neighbours.
+///
 /// Source: Thakur, Rabenseifner, Gropp, Optimization of Collective Communication Operations in MPICH (2005), pairwise
-/// exchange in section 4.3.
+/// exchange.
 #pragma once
 
 #include "dpsgd/allreduce/schedule.hpp"

@@ -7,10 +7,11 @@
 ///
 /// A message carries the blocks that the partner, and not the sender, will still reach: up to P/2 of them, which do not
 /// lie side by side and are packed. An odd last member folds its whole vector into member 0's (round 0).
-/// 2 ceil(log2 P) rounds (odd: 2 ceil(log2 (P-1)) + 2); P messages a round, fewer in the rounds of the last where some
-/// have nothing new to say, and 2 for the fold; with p = P or P-1, the even one, each member sends and receives
+/// 2 ceil(log2 P) rounds (odd: 2 ceil(log2 (P-1)) + 2); P messages a round (fewer where P is no power of two and some
+/// have nothing new to say), and 2 for the fold; with p = P or P-1, the even one, each member sends and receives
 /// 2n(p-1)/p elements, member 0 n more each way when P is odd. Optimal for even P. Use it on tori with large messages,
 /// where the distance that a message travels is bandwidth; elsewhere circulant has the same cost without packing.
+///
 /// Source: De Sensi, Bonato, Saam, Hoefler, Swing: Short-cutting Rings for Higher Bandwidth Allreduce (2024), NSDI.
 #pragma once
 
