@@ -28,9 +28,10 @@ h1 { font-size: 24px; font-weight: 650; margin: 0 0 4px; letter-spacing: -.01em;
 h2 { font-size: 18px; font-weight: 650; margin: 0; }
 h3 { font-size: 14px; font-weight: 600; margin: 22px 0 8px; }
 p { margin: 0; color: var(--soft); max-width: 120ch; }
-.bar { position: sticky; top: 0; z-index: 2; display: flex; gap: 10px; align-items: center; margin: 18px 0;
-  padding: 10px 14px; background: var(--panel); border: 1px solid var(--line); border-radius: 12px; }
-.bar input { flex: 1; accent-color: var(--part); }
+.bar { position: sticky; top: 0; z-index: 2; display: flex; flex-wrap: wrap; gap: 10px;
+  align-items: center; margin: 18px 0; padding: 10px 14px; background: var(--panel);
+  border: 1px solid var(--line); border-radius: 12px; }
+.bar input { flex: 1 1 120px; min-width: 0; accent-color: var(--part); }
 .bar output { min-width: 15em; font-variant-numeric: tabular-nums; }
 button { font: inherit; color: inherit; background: none; border: 1px solid var(--line); border-radius: 8px;
   padding: 3px 12px; cursor: pointer; }
@@ -212,8 +213,10 @@ function panel(s, index) {
       for (let b = 0; detail && b < s.blocks; ++b) box(g, s, r, b, t, x(r) + step * b, y(t), step - 1, high);
       if (!detail) {
         const share = s.states[t][r].reduce((sum, c) => sum + held(c).length, 0) / s.blocks / s.ranks;
+        make(g, "rect", {x: x(r), y: y(t), width: strip, height: high, fill: "var(--none)", "data-says":
+          `Rank ${r}: ${Math.round(100 * share)} % of all contributions; block by block in the table below`});
         make(g, "rect", {x: x(r), y: y(t) + high * (1 - share), width: strip, height: high * share,
-          fill: share === 1 ? "var(--whole)" : "var(--part)"});
+          fill: share === 1 ? "var(--whole)" : "var(--part)", "pointer-events": "none"});
       }
     }
     g.addEventListener("click", () => go(t));

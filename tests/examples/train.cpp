@@ -163,7 +163,7 @@ TEST_CASE("a seeded run: the same model at any number of ranks, and again the sa
   REQUIRE(run(task, task.train(seeded + words{task / "again"})).status == 0);
   CHECK(contents(task / "one") == contents(task / "again"));
   for (const char* ranks : {"2", "3"})
-    for (const char* algorithm : {"circulant", "naive", "native"}) {
+    for (const char* algorithm : {"circulant", "naive", "double_tree", "hierarchical", "native"}) {
       CAPTURE(ranks);
       CAPTURE(algorithm);
       const auto result = run(task, task.train(seeded + words{task / "more", "--ranks", ranks, "--allreduce", algorithm,
