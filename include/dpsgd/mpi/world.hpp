@@ -182,7 +182,7 @@ class world {
     bool receives;
   };
 
-  void begin(int* argc, char*** argv) {
+  [[gnu::cold]] void begin(int* argc, char*** argv) {
     int begun = 0, ended = 0;
     MPI_Initialized(&begun);
     MPI_Finalized(&ended);
@@ -247,7 +247,7 @@ class world {
     }
   }
 
-  [[noreturn]] void give_up(wait_watch::outcome outcome, const char* what) {
+  [[noreturn, gnu::cold]] void give_up(wait_watch::outcome outcome, const char* what) {
     give_up_the_job();
     std::string pending;
     for (std::size_t i = 0; i < messages_.size(); ++i) {
