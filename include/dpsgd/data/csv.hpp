@@ -165,7 +165,9 @@ inline std::size_t count_byte(const char* begin, const char* end, char byte) {
 /// the first break, and nothing behind it is reported.
 class csv_text {
  public:
-  [[gnu::cold]] csv_text(std::string_view text, std::string name) : text_(text), name_(std::move(name)) { read_header(); }
+  [[gnu::cold]] csv_text(std::string_view text, std::string name) : text_(text), name_(std::move(name)) {
+    read_header();
+  }
 
   std::string_view text() const { return text_; }
   char line_end() const { return line_end_; }  // '\n' (a '\r' before it belongs to it) or '\r'
