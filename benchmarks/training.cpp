@@ -27,6 +27,7 @@
 #include "dpsgd/dpsgd.hpp"
 #include "dpsgd/json.hpp"
 #include "dpsgd/mpi.hpp"
+#include "dpsgd/train/journal.hpp"
 
 namespace {
 

@@ -23,6 +23,7 @@
 #include "dpsgd/data/schema_json.hpp"
 #include "dpsgd/dpsgd.hpp"
 #include "dpsgd/nn/model_file.hpp"
+#include "dpsgd/train/journal.hpp"
 #include "train_settings.hpp"
 #ifdef DPSGD_HAS_MPI
 #include "dpsgd/mpi.hpp"

@@ -1,10 +1,11 @@
-/// Everything of dpsgd that runs on the CPU. Needs the standard library alone; ranks over MPI are in dpsgd/mpi.hpp.
+/// Everything of dpsgd that trains on the CPU. Needs the standard library alone; ranks over MPI are in dpsgd/mpi.hpp.
+/// What is kept on the disk is asked for by name, since a program that keeps nothing should not compile it:
+///   dpsgd/train/journal.hpp   checkpoints, and the ledger of what was spent      dpsgd/nn/model_file.hpp   saved models
 #pragma once
 
 #include "dpsgd/accounting/calibrate.hpp"
 #include "dpsgd/accounting/claim.hpp"
 #include "dpsgd/accounting/events.hpp"
-#include "dpsgd/accounting/ledger.hpp"
 #include "dpsgd/accounting/rdp.hpp"
 #include "dpsgd/allreduce/any.hpp"
 #include "dpsgd/allreduce/circulant.hpp"
@@ -31,7 +32,6 @@
 #include "dpsgd/privacy/clip.hpp"
 #include "dpsgd/privacy/noise.hpp"
 #include "dpsgd/privacy/sampling.hpp"
-#include "dpsgd/train/journal.hpp"
 #include "dpsgd/train/metrics.hpp"
 #include "dpsgd/train/trainer.hpp"
 #include "dpsgd/version.hpp"

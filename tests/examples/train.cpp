@@ -7,6 +7,7 @@
 #include <sstream>
 #include <string>
 
+#include "dpsgd/accounting/ledger.hpp"
 #include "dpsgd/data/schema_json.hpp"
 #include "dpsgd/dpsgd.hpp"
 #include "dpsgd/nn/model_file.hpp"

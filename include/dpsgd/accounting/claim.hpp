@@ -14,7 +14,7 @@ namespace dpsgd {
 
 /// A number >= 0 with three significant digits, rounded up, as %g writes it: "2.31", "1e-06", "inf". What is printed
 /// is never below the number, so a claim that holds for the number holds for what is printed.
-inline std::string rounded_up(double number) {
+[[gnu::cold]] inline std::string rounded_up(double number) {
   if (!(number > 0) || std::isinf(number)) return number > 0 ? "inf" : number == 0 ? "0" : "nan";
   const auto print = [](double value, std::chars_format format, int precision) {
     char room[32];
@@ -49,7 +49,7 @@ struct claim {
 
   /// (epsilon 2.31, delta 1e-06)-DP, unit: one row, zero-out adjacency, Poisson sampling, RDP, idealised arithmetic
   /// or: not private: no noise, no clip
-  std::string words() const {
+  [[gnu::cold]] std::string words() const {
     if (why_not.any()) return "not private: " + why_not.words();
     if (!is_private()) return "not private: epsilon is infinite at delta " + rounded_up(delta);
     return text("(epsilon ", rounded_up(epsilon), ", delta ", rounded_up(delta), ")-DP, unit: ", unit, ", ", adjacency,

@@ -70,21 +70,45 @@ class single {
 };
 static_assert(communicator<single>);
 
-/// Root's values, at every rank. Every rank gives a span of the same length. ceil(log2 P) rounds (a binomial tree).
-template <communicator World, transportable T>
-requires(!std::is_const_v<T>) void broadcast(World& world, std::span<T> values, int root = 0) {
+namespace detail {
+
+template <communicator World>
+[[gnu::cold]] void broadcast_bytes(World& world, void* data, std::size_t bytes, int root) {
   const int size = world.size(), me = (world.rank() - root + size) % size;  // ranks as seen from the root
   require(root >= 0 && root < size, "broadcast: there is no rank ", root);
   for (int have = 1; have < size; have *= 2) {  // members 0 .. have-1 have it
     const auto peer = [&](int other) { return (other + root) % size; };
     if (me < have && me + have < size) {
-      const outgoing send{peer(me + have), values.data(), values.size_bytes()};
+      const outgoing send{peer(me + have), data, bytes};
       world.exchange({&send, 1}, {});
     } else if (me >= have && me < 2 * have) {
-      const incoming receive{peer(me - have), values.data(), values.size_bytes()};
+      const incoming receive{peer(me - have), data, bytes};
       world.exchange({}, {&receive, 1});
     }
   }
+}
+
+/// all: world.size() times `bytes`, with this rank's own already in its place.
+template <communicator World>
+[[gnu::cold]] void gather_all_bytes(World& world, void* all, std::size_t bytes) {
+  const auto size = static_cast<std::size_t>(world.size()), me = static_cast<std::size_t>(world.rank());
+  const auto of = [&](std::size_t rank) { return static_cast<char*>(all) + rank * bytes; };
+  std::vector<outgoing> sends;
+  std::vector<incoming> receives;
+  for (std::size_t i = 1; i < size; ++i) {
+    const std::size_t to = (me + i) % size, from = (me + size - i) % size;
+    sends.push_back({static_cast<int>(to), of(me), bytes});
+    receives.push_back({static_cast<int>(from), of(from), bytes});
+  }
+  world.exchange(sends, receives);
+}
+
+}  // namespace detail
+
+/// Root's values, at every rank. Every rank gives a span of the same length. ceil(log2 P) rounds (a binomial tree).
+template <communicator World, transportable T>
+requires(!std::is_const_v<T>) void broadcast(World& world, std::span<T> values, int root = 0) {
+  detail::broadcast_bytes(world, values.data(), values.size_bytes(), root);
 }
 
 /// Root's value, at every rank.
@@ -99,17 +123,9 @@ T broadcast_value(World& world, T value, int root = 0) {
 template <communicator World, transportable T>
 std::vector<T> gather_all(World& world, std::span<const T> values) {
   static_assert(!std::is_same_v<T, bool>, "dpsgd: gather_all of bool: use char or int");
-  const auto size = static_cast<std::size_t>(world.size()), me = static_cast<std::size_t>(world.rank());
-  std::vector<T> all(size * values.size());
-  std::copy(values.begin(), values.end(), all.begin() + static_cast<std::ptrdiff_t>(me * values.size()));
-  std::vector<outgoing> sends;
-  std::vector<incoming> receives;
-  for (std::size_t i = 1; i < size; ++i) {
-    const std::size_t to = (me + i) % size, from = (me + size - i) % size;
-    sends.push_back({static_cast<int>(to), values.data(), values.size_bytes()});
-    receives.push_back({static_cast<int>(from), all.data() + from * values.size(), values.size_bytes()});
-  }
-  world.exchange(sends, receives);
+  std::vector<T> all(static_cast<std::size_t>(world.size()) * values.size());
+  std::copy(values.begin(), values.end(), all.begin() + world.rank() * static_cast<std::ptrdiff_t>(values.size()));
+  detail::gather_all_bytes(world, all.data(), values.size_bytes());
   return all;
 }
 

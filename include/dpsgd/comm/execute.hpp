@@ -48,7 +48,7 @@ requires std::is_arithmetic_v<T>
 class bound_schedule {
  public:
   /// The world must outlive this. Up to 64 ranks the schedule is verified first: throws dpsgd::error with the flaw.
-  bound_schedule(const allreduce::schedule& s, World& world, std::size_t n)
+  [[gnu::cold]] bound_schedule(const allreduce::schedule& s, World& world, std::size_t n)
       : world_(&world), n_(n), blocks_(s.blocks), scattered_(s.scattered) {
     require(s.size == world.size(), "a schedule for ", s.size, " members cannot run on ", world.size(), " ranks");
     if (s.size <= 64)
@@ -119,7 +119,7 @@ class bound_schedule {
     list.push_back(next);
   }
 
-  void prepare(const std::vector<allreduce::plan_round>& plan, std::vector<step>& steps) {
+  [[gnu::cold]] void prepare(const std::vector<allreduce::plan_round>& plan, std::vector<step>& steps) {
     std::size_t most_sends = 0, most_receives = 0;
     for (const auto& round : plan) {
       step s;
@@ -150,7 +150,7 @@ class bound_schedule {
 
   // What arrives is added in rank order with one's own value in its place: the lower ranks' sum grows in the staging
   // buffer and is added to v, then the higher ranks' values are, one by one.
-  void prepare_receives(const allreduce::plan_round& round, step& s, std::size_t& staged) {
+  [[gnu::cold]] void prepare_receives(const allreduce::plan_round& round, step& s, std::size_t& staged) {
     const int me = world_->rank();
     auto lower = std::vector<std::ptrdiff_t>(static_cast<std::size_t>(blocks_), -1);  // where a block's lower sum is
     std::vector<stretch> lower_sums, higher;

@@ -98,11 +98,18 @@ namespace detail {
 }
 }  // namespace detail
 
+namespace detail {
+template <class Error>
+[[noreturn, gnu::cold, gnu::noinline]] void throw_at(source_place place, const message_part* parts, std::size_t count) {
+  throw Error(said_at(place, parts, count));
+}
+}  // namespace detail
+
 /// Throws Error with all parts joined, then the place of the call.
 template <class Error = error, class... Parts>
-[[noreturn]] void fail(message first, const Parts&... rest) {
+[[noreturn, gnu::cold]] void fail(message first, const Parts&... rest) {
   const message_part all[] = {first.words, rest...};
-  throw Error(detail::said_at(first.place, all, 1 + sizeof...(rest)));
+  detail::throw_at<Error>(first.place, all, 1 + sizeof...(rest));
 }
 
 /// Checks an argument: throws Error with the joined parts when `holds` is false. Say what was expected, and the remedy.

@@ -58,7 +58,7 @@ namespace detail {
 /// A file's bytes, mapped; what cannot be mapped (a pipe) is read into memory.
 class file_bytes {
  public:
-  explicit file_bytes(const std::string& path) {
+  [[gnu::cold]] explicit file_bytes(const std::string& path) {
     const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
     require(file >= 0, "cannot open ", path, ": ", std::strerror(errno));
     struct closer {
@@ -148,7 +148,7 @@ inline std::size_t count_byte(const char* begin, const char* end, char byte) {
 }
 
 /// The field as an error message shows it: cut short, with control characters spelled out.
-inline std::string shown(std::string_view field) {
+[[gnu::cold]] inline std::string shown(std::string_view field) {
   std::string out = "\"";
   for (const char c : field.substr(0, 40)) {
     const auto byte = static_cast<unsigned char>(c);
@@ -165,7 +165,9 @@ inline std::string shown(std::string_view field) {
 /// the first break, and nothing behind it is reported.
 class csv_text {
  public:
-  csv_text(std::string_view text, std::string name) : text_(text), name_(std::move(name)) { read_header(); }
+  [[gnu::cold]] csv_text(std::string_view text, std::string name) : text_(text), name_(std::move(name)) {
+    read_header();
+  }
 
   std::string_view text() const { return text_; }
   char line_end() const { return line_end_; }  // '\n' (a '\r' before it belongs to it) or '\r'
@@ -219,13 +221,8 @@ class csv_text {
 
   /// Throws "name:line:column: what". Lines and columns (bytes of the line) count from 1.
   template <class... What>
-  [[noreturn]] void fail_at(std::size_t at, message first, const What&... what) const {
-    const auto begin = text_.substr(0, 3) == "\xEF\xBB\xBF" ? std::size_t{3} : 0;
-    const auto before = text_.substr(begin, at - begin);
-    const auto line = std::count(before.begin(), before.end(), line_end_) + 1;
-    const auto last = before.rfind(line_end_);
-    const auto column = before.size() - (last == before.npos ? 0 : last + 1) + 1;
-    fail(message(text_of(name_, line, column), first.place), first.words, what...);
+  [[noreturn, gnu::cold]] void fail_at(std::size_t at, message first, const What&... what) const {
+    fail(message(place_of(at), first.place), dpsgd::text(first.words, what...));
   }
 
  private:
@@ -235,8 +232,14 @@ class csv_text {
     bool odd_quotes = false, starts_odd = false;
   };
 
-  static std::string text_of(const std::string& name, std::ptrdiff_t line, std::size_t column) {
-    return name + ':' + std::to_string(line) + ':' + std::to_string(column) + ": ";
+  /// "name:line:column: " of a place in the text.
+  [[gnu::cold]] std::string place_of(std::size_t at) const {
+    const auto begin = text_.substr(0, 3) == "\xEF\xBB\xBF" ? std::size_t{3} : 0;
+    const auto before = text_.substr(begin, at - begin);
+    const auto line = std::count(before.begin(), before.end(), line_end_) + 1;
+    const auto last = before.rfind(line_end_);
+    const auto column = before.size() - (last == before.npos ? 0 : last + 1) + 1;
+    return dpsgd::text(name_, ':', line, ':', column, ": ");
   }
 
   std::string_view body_of(std::size_t b) const {
@@ -257,7 +260,7 @@ class csv_text {
     out.odd_quotes = odd;
   }
 
-  void read_header() {
+  [[gnu::cold]] void read_header() {
     require(!text_.empty(), name_, " is empty: expected a header line and records");
     std::size_t at = text_.substr(0, 3) == "\xEF\xBB\xBF" ? 3 : 0;
     for (bool more = true; more;) {
@@ -331,7 +334,7 @@ inline const char* plain_number(const char* p, double& value) {
 class csv_rows {
  public:
   /// Throws when a column of the schema is not in the file exactly once.
-  csv_rows(const csv_text& csv, const schema& columns, dpsgd::bad_rows policy, bool labels = true)
+  [[gnu::cold]] csv_rows(const csv_text& csv, const schema& columns, dpsgd::bad_rows policy, bool labels = true)
       : line_end_(csv.line_end()), policy_(policy) {
     for (const auto& name : csv.header()) header_names_ += (header_names_.empty() ? "" : ", ") + shown(name);
     plan_.resize(csv.header().size());
@@ -396,7 +399,7 @@ class csv_rows {
 
   /// Where the flaw of the last bad or broken row is, and what it is; `at` is that place in csv.text().
   const char* flaw_at() const { return flaw_.at; }
-  [[noreturn]] void throw_flaw(const csv_text& csv, std::size_t at) const {
+  [[noreturn, gnu::cold]] void throw_flaw(const csv_text& csv, std::size_t at) const {
     const auto column = "column \"" + csv.header()[flaw_.field] + "\": ";
     const auto& target = plan_[flaw_.field];
     const auto field = shown(field_at(csv.text().substr(at)));
@@ -492,7 +495,7 @@ class csv_rows {
   }
 
   /// The field at the beginning of `rest`, as it stands there.
-  static std::string_view field_at(std::string_view rest) {
+  [[gnu::cold]] static std::string_view field_at(std::string_view rest) {
     const bool quoted = rest.substr(0, 1) == "\"";
     bool open = false;
     for (std::size_t i = 0; i < rest.size(); ++i) {

@@ -77,7 +77,7 @@ class position_set {
   }
 
   /// The positions whose bit is set: position p is bit p % 64 of bits[p / 64].
-  static position_set of_bits(std::vector<std::uint64_t> bits) {
+  [[gnu::cold]] static position_set of_bits(std::vector<std::uint64_t> bits) {
     position_set set;
     set.before_.reserve(bits.size());
     for (const auto word : bits) {
@@ -317,7 +317,7 @@ inline std::uint64_t count_bits(const std::vector<std::uint64_t>& bits, std::uin
 ///
 /// When the dataset is moved in and nobody else shares it, its rows are rearranged where they are: the only extra
 /// memory is a copy of the test rows while it works. Throws when test_fraction is not in [0, 1).
-inline train_test split(dataset data, const split_options& options = {}) {
+[[gnu::cold]] inline train_test split(dataset data, const split_options& options = {}) {
   require(options.test_fraction >= 0 && options.test_fraction < 1, "the test fraction must lie in [0, 1); got ",
           options.test_fraction);
   require(data.universe_ <= std::uint64_t{1} << 36, "more than 2^36 rows cannot be split");
@@ -390,7 +390,7 @@ inline train_test split(dataset data, const split_options& options = {}) {
 
 /// Records [n rank / size, n (rank + 1) / size) of the dataset's n: all() and universe() stay the whole's. Copies
 /// nothing. Throws when there are more ranks than records.
-inline dataset shard_of(const dataset& data, std::size_t rank, std::size_t size) {
+[[gnu::cold]] inline dataset shard_of(const dataset& data, std::size_t rank, std::size_t size) {
   require(rank < size, "rank ", rank, " of ", size, " ranks");
   require(size <= data.count_, "more ranks than records: ", size, " ranks, ", data.count_,
           " records; use fewer ranks (not private: the number of records)");

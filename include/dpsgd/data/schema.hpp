@@ -68,7 +68,7 @@ class bounds {
 ///   binary           -1 for 0, 1 for 1
 class feature_column {
  public:
-  static feature_column numeric(std::string name, const bounds& range, const numeric_options& options) {
+  [[gnu::cold]] static feature_column numeric(std::string name, const bounds& range, const numeric_options& options) {
     feature_column c{std::move(name), how::number, range, options.missing};
     c.edges_.push_back(-1);
     for (const double cut : options.cuts) c.edges_.push_back(range(cut));
@@ -253,13 +253,13 @@ class schema {
     require(min < max && static_cast<long long>(max) - min < 65536, "column \"", name,
             "\": expected 2 to 65536 categories; got ", min, " to ", max);
   }
-  void check_name(const std::string& name) const {
+  [[gnu::cold]] void check_name(const std::string& name) const {
     require(!name.empty(), "a column of the schema has no name");
     const bool taken = (label_ && label_->name() == name) ||
                        std::any_of(columns_.begin(), columns_.end(), [&](const auto& c) { return c.name() == name; });
     require(!taken, "the schema names column \"", name, "\" twice");
   }
-  schema with(feature_column column) const {
+  [[gnu::cold]] schema with(feature_column column) const {
     check_name(column.name());
     if (column.missing())
       require(std::isfinite(*column.missing()) && column.accepts(*column.missing()), "column \"", column.name(),
@@ -269,7 +269,7 @@ class schema {
     next.columns_.push_back(std::move(column));
     return next;
   }
-  schema with_label(std::string name, dpsgd::label_kind kind, double min, double max, scale scaling) const {
+  [[gnu::cold]] schema with_label(std::string name, dpsgd::label_kind kind, double min, double max, scale scaling) const {
     check_name(name);
     check_bounds(name, min, max);
     require(!label_, "the schema has two labels: \"", label_ ? label_->name() : "", "\" and \"", name, "\"");

@@ -76,6 +76,14 @@ inline bool running() {
   std::abort();
 }
 
+/// Between ranks of one host Open MPI copies short messages through shared memory, up to 4 KiB, and has the receiver
+/// fetch longer ones by a system call. A step's messages are a few times longer, and copying them too makes an epoch at
+/// batch 256 1.1 times as fast. Must come before MPI_Init; what the user has set stands.
+inline void copy_messages_up_to_32_kib() {
+  ::setenv("OMPI_MCA_btl_vader_eager_limit", "32768", 0);  // Open MPI 4
+  ::setenv("OMPI_MCA_btl_sm_eager_limit", "32768", 0);     // Open MPI 5
+}
+
 /// When the process exits, ends the whole job with its status.
 inline void abort_at_exit() {
   static const bool once = [] {
@@ -174,13 +182,14 @@ class world {
     bool receives;
   };
 
-  void begin(int* argc, char*** argv) {
+  [[gnu::cold]] void begin(int* argc, char*** argv) {
     int begun = 0, ended = 0;
     MPI_Initialized(&begun);
     MPI_Finalized(&ended);
     require(!ended, "MPI has been finalised in this process, and cannot begin again");
     if (!begun) {
       int provided = 0;
+      detail::copy_messages_up_to_32_kib();
       check(MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided), "MPI_Init_thread");
       owner_ = true;
     }
@@ -238,7 +247,7 @@ class world {
     }
   }
 
-  [[noreturn]] void give_up(wait_watch::outcome outcome, const char* what) {
+  [[noreturn, gnu::cold]] void give_up(wait_watch::outcome outcome, const char* what) {
     give_up_the_job();
     std::string pending;
     for (std::size_t i = 0; i < messages_.size(); ++i) {

@@ -1,0 +1,335 @@
+/// One run of DP-SGD on this rank, once trainer::fit has found its policies: prepare, then step by step
+/// draw, clipped sum, reduce, release, gather.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <initializer_list>
+#include <iterator>
+#include <limits>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "dpsgd/accounting/calibrate.hpp"
+#include "dpsgd/accounting/claim.hpp"
+#include "dpsgd/accounting/events.hpp"
+#include "dpsgd/comm/communicator.hpp"
+#include "dpsgd/comm/execute.hpp"
+#include "dpsgd/core/buffer.hpp"
+#include "dpsgd/core/digest.hpp"
+#include "dpsgd/core/error.hpp"
+#include "dpsgd/core/random.hpp"
+#include "dpsgd/core/view.hpp"
+#include "dpsgd/optim/optimizer.hpp"
+#include "dpsgd/privacy/clip.hpp"
+#include "dpsgd/train/clipped_sum.hpp"
+#include "dpsgd/train/fit.hpp"
+#include "dpsgd/train/journal_base.hpp"
+#include "dpsgd/train/release.hpp"
+
+namespace dpsgd {
+
+/// What a step with these policies is, as an accountant sees it; refused_event where they do not go together.
+template <class Clip, class Noise, class Sampling>
+constexpr auto step_event(const Clip& clip, const Noise& noise, const Sampling& sampling) {
+  if constexpr (!requires { noise.event(clip.sensitivity()); }) return refused_event{};
+  else if constexpr (!requires { sampling.amplify(noise.event(clip.sensitivity())); }) return refused_event{};
+  else return sampling.amplify(noise.event(clip.sensitivity()));
+}
+
+/// The policies of a run, each in its role, found.
+template <class World, class Backend, class Norms, class Clip, class Noise, class Sampling, class Optimizer,
+          class Schedule, class Accountant, class Allreduce>
+struct cast {
+  using norms_type = Norms;
+  using event_type = decltype(step_event(std::declval<Clip>(), std::declval<Noise>(), std::declval<Sampling>()));
+
+  World& world;
+  Backend& backend;
+  const Clip& clip;
+  const Noise& noise;
+  const Sampling& sampling;
+  const Optimizer& optimizer;
+  const Schedule& schedule;
+  const Accountant& accountant;
+  const Allreduce& allreduce;
+
+  /// What one step is, to the accountant.
+  event_type event() const { return step_event(clip, noise, sampling); }
+};
+
+namespace detail {
+
+/// The exception in flight again, with the step in its message: "rank 2: waited ..." or "waited ..." becomes
+/// "rank 2: in step 17: waited ...".
+[[noreturn, gnu::cold]] inline void rethrow_in_step(std::uint64_t step, int rank) {
+  const auto in_step = [&](std::string_view what) {
+    const auto prefix = text("rank ", rank, ": ");
+    if (what.starts_with(prefix)) what.remove_prefix(prefix.size());
+    return text(prefix, "in step ", step, ": ", what);
+  };
+  try {
+    throw;
+  } catch (const peer_lost& e) {
+    throw peer_lost(in_step(e.what()));
+  } catch (const interrupted& e) {
+    throw interrupted(in_step(e.what()));
+  } catch (const error& e) {
+    throw error(in_step(e.what()));
+  }
+}
+
+/// Ranks that disagree about what is done would make a claim that holds for none of them.
+template <class World>
+[[gnu::cold]] void check_agreement(World& world, std::initializer_list<double> settings) {
+  const auto all = gather_all(world, digest_of(std::data(settings), settings.size() * sizeof(double)));
+  for (std::size_t r = 1; r < all.size(); ++r)
+    require(all[r] == all[0], "ranks 0 and ", r,
+            " were given different policies, options, models or data sets; give all ranks the same");
+}
+
+/// The same record on two ranks would count twice, and the sensitivity would be wrong: the ranks' positions must be
+/// ranges that do not meet, as shard() and the parts of a file are.
+template <class World, class Records>
+[[gnu::cold]] void check_shards(World& world, const Records& data) {
+  const auto n = data.records();
+  const std::array<std::uint64_t, 3> mine{n, n ? data.position(0) : 0, n ? data.position(n - 1) : 0};
+  const auto all = gather_all(world, mine);
+  for (std::size_t a = 0; a < all.size(); ++a)
+    for (std::size_t b = a + 1; b < all.size(); ++b)
+      require(all[a][0] == 0 || all[b][0] == 0 || all[a][2] < all[b][1] || all[b][2] < all[a][1], "ranks ", a, " and ",
+              b,
+              " hold records of the same range of positions; give each rank its own part: dpsgd::shard(data, world)");
+}
+
+}  // namespace detail
+
+/// Made by trainer::fit; go() trains. One vector travels: the parameters' coordinates, then the wish to stop.
+template <class Cast, class Model, class Records>
+class training_run {
+ public:
+  /// Everything before the first step: checks, buffers, the model's start from rank 0 or the journal, the key.
+  [[gnu::cold]] training_run(const Cast& cast, Model& model, const Records& data, const fit_options& options)
+      : use_(cast),
+        model_(model),
+        data_(data),
+        options_(options),
+        root_(cast.world.rank() == 0),
+        event_((check(), cast.event())),
+        exposed_{.insecure_seed = options.insecure_seed.has_value()},
+        size_(model.parameters().size()),
+        expected_batch_(cast.sampling.expected_batch(data.all())),
+        vector_(bind<float>(cast.allreduce, cast.world, size_ + 1)),
+        sum_(size_ + 1),
+        parameters_(size_ + 1),
+        weights_(model.shapes()),
+        clipped_sum_(cast.backend, model, tile_rows(model)),
+        spent_(cast.accountant) {
+    for (std::size_t k = 0; k < moments_.size(); ++k) {
+      moment_memory_[k] = buffer<float>(size_ + 1);
+      moments_[k] = moment_memory_[k].data();
+    }
+    begin();
+  }
+
+  fit_report go() {
+    for (; at_ < report_.target_steps && !stop_; ++at_) {
+      try {
+        if (at_ == granted_ && !reserve()) break;
+        step();
+        if (options_.checkpoint_every > 0 && (at_ + 1) % options_.checkpoint_every == 0 &&
+            at_ + 1 < report_.target_steps && !stop_) {
+          checkpoint(at_ + 1);
+          granted_ = at_ + 1;  // what was reserved beyond is returned
+        }
+      } catch (const error&) {
+        detail::rethrow_in_step(at_ + 1, use_.world.rank());
+      }
+      if (root_ && options_.on_progress) tell();
+    }
+    return finish();
+  }
+
+ private:
+  using cast_clip = std::remove_cvref_t<decltype(std::declval<Cast>().clip)>;
+  using cast_noise = std::remove_cvref_t<decltype(std::declval<Cast>().noise)>;
+  using cast_sampling = std::remove_cvref_t<decltype(std::declval<Cast>().sampling)>;
+  using cast_optimizer = std::remove_cvref_t<decltype(std::declval<Cast>().optimizer)>;
+  using cast_accountant = std::remove_cvref_t<decltype(std::declval<Cast>().accountant)>;
+  using cast_backend = std::remove_reference_t<decltype(std::declval<Cast>().backend)>;
+  using event_type = typename Cast::event_type;
+  using clock = std::chrono::steady_clock;
+  static double seconds_since(clock::time_point start) {
+    return std::chrono::duration<double>(clock::now() - start).count();
+  }
+
+  /// One step of DP-SGD (Abadi et al. 2016, algorithm 1).
+  void step() {
+    auto& wish_to_stop = sum_[size_];
+    use_.sampling.draw({key_, domain::sampling, at_, 0}, data_, rows_);  // perhaps none: an ordinary step
+    drawn_ += static_cast<double>(rows_.size());
+    clipped_sum_(weights_, data_.features(), {data_.labels().data(), data_.labels().size(), 1, 1},
+                 {rows_.data(), rows_.size()}, use_.clip, sum_.data(), not_finite_);
+    wish_to_stop = options_.stop && options_.stop->load(std::memory_order_relaxed) ? 1.0f : 0.0f;
+    vector_.reduce(sum_.data());
+
+    const auto mine = vector_.mine();
+    const std::size_t my_weights = mine.first < size_ ? std::min(mine.first + mine.count, size_) - mine.first : 0;
+    const step_facts facts{at_ + 1, options_.learning_rate * use_.schedule.factor(at_, report_.target_steps),
+                           use_.noise.variance(sensitivity_) / (expected_batch_ * expected_batch_)};
+    release(use_.noise, {key_, domain::noise, at_, 0}, sensitivity_, expected_batch_, use_.optimizer.rule(facts),
+            mine.first, my_weights, sum_.data(), parameters_.data(), moments_);
+    if (mine.first + my_weights < mine.first + mine.count) parameters_[size_] = wish_to_stop;
+
+    vector_.gather(parameters_.data());
+    stop_ = parameters_[size_] > 0;
+    use_.backend.weights_changed(weights_, parameters_.data());
+  }
+
+  /// Throws dpsgd::error on impossible settings, and where the ranks do not agree.
+  [[gnu::cold]] void check() {
+    if constexpr (bounded<cast_clip>) sensitivity_ = use_.clip.sensitivity().value;
+    if constexpr (requires { use_.sampling.rate; })
+      require(use_.sampling.rate >= 1e-9 && use_.sampling.rate <= 1,
+              "the sampling rate must lie in (0, 1], and be at least 1e-9; got ", use_.sampling.rate);
+    if constexpr (bounded<cast_clip>)
+      require(sensitivity_ >= 1e-15 && sensitivity_ <= 1e15,
+              "the clip bound must lie in [1e-15, 1e15], so that floats hold it; got ", sensitivity_);
+    if constexpr (requires { use_.noise.multiplier; })
+      require(use_.noise.multiplier >= 1e-6 && use_.noise.multiplier <= 1e15,
+              "the noise multiplier must lie in [1e-6, 1e15]; got ", use_.noise.multiplier,
+              "; for training without privacy use no_noise");
+    const auto& o = options_;
+    require(o.delta > 0 && o.delta < 1, "delta must lie in (0, 1); got ", o.delta);
+    require(o.learning_rate > 0 && o.learning_rate < std::numeric_limits<double>::infinity(),
+            "the learning rate must be positive and finite; got ", o.learning_rate);
+    require(o.steps > 0 || o.target_epsilon, "say how long to train: fit_options::steps or target_epsilon");
+    require(data_.all() > 0, "there is nothing to train on: the data has no positions");
+    detail::check_shards(use_.world, data_);
+    require(data_.features().cols == model_.inputs(), "the model has ", model_.inputs(), " inputs, but the data ",
+            data_.features().cols, " features");
+    detail::check_agreement(
+        use_.world,
+        {sensitivity_, use_.clip.factor(0.1 * sensitivity_), use_.clip.factor(sensitivity_),
+         use_.clip.factor(10 * sensitivity_), use_.noise.variance(1.0),
+         use_.sampling.expected_batch(std::uint64_t{1} << 40), static_cast<double>(o.steps),
+         o.target_epsilon.value_or(-1), o.learning_rate, use_.schedule.factor(0, 1000), use_.schedule.factor(500, 1000),
+         o.delta, o.insecure_seed ? 1.0 : 0.0, static_cast<double>(o.insecure_seed.value_or(0)), o.journal ? 1.0 : 0.0,
+         static_cast<double>(o.checkpoint_every), static_cast<double>(data_.universe()),
+         static_cast<double>(data_.all()), static_cast<double>(model_.parameters().size())});
+  }
+
+  /// Rank 0 says where to begin, and with which key. A key is never used again: every fit draws a fresh one.
+  [[gnu::cold]] void begin() {
+    auto& world = use_.world;
+    std::copy_n(model_.parameters().data(), size_, parameters_.data());
+    state_.parameters = {parameters_.data(), size_};
+    for (auto* m : moments_) state_.moments.push_back({m, size_});
+    report_.target_steps = options_.steps;
+    if (options_.target_epsilon) {
+      const auto most = most_steps({*options_.target_epsilon, options_.delta}, event_, use_.accountant);
+      report_.target_steps = options_.steps > 0 ? std::min(options_.steps, most) : most;
+      require(report_.target_steps > 0, "not even one step fits epsilon = ", *options_.target_epsilon,
+              " at delta = ", options_.delta, "; raise the noise multiplier or lower the sampling rate");
+    }
+    if (root_ && options_.journal) {
+      if (exposed_.any()) options_.journal->begin(state_, no_privacy_event{exposed_}, report_.target_steps);
+      else if constexpr (std::convertible_to<event_type, recorded_event>)
+        options_.journal->begin(state_, event_, report_.target_steps);
+      else fail("a journal cannot hold this kind of event; add it to recorded_event in accounting/events.hpp");
+    }
+    if (options_.insecure_seed) key_ = random_key::from_seed(*options_.insecure_seed);
+    else if (root_) key_ = random_key::fresh();
+    key_ = broadcast_value(world, key_);
+    begun_at_ = at_ = granted_ = broadcast_value(world, state_.step);
+    broadcast(world, std::span<float>(parameters_.data(), size_ + 1));
+    for (auto* m : moments_) broadcast(world, std::span<float>(m, size_ + 1));
+    report_.target_steps = broadcast_value(world, report_.target_steps);
+    use_.backend.weights_changed(weights_, parameters_.data());
+    start_ = told_ = clock::now();
+  }
+
+  /// The ledger counts steps before they run. False when its budget is spent.
+  bool reserve() {
+    std::uint64_t more = report_.target_steps - at_;
+    if (options_.journal) more = broadcast_value(use_.world, root_ ? options_.journal->reserve(at_) : 0);
+    granted_ = at_ + more;
+    report_.out_of_budget = more == 0;
+    return more > 0;
+  }
+
+  /// All ranks together: the digests of the parameters are compared, and rank 0 writes.
+  [[gnu::cold]] void checkpoint(std::uint64_t released) {
+    const auto digests = gather_all(use_.world, digest_of(parameters_.data(), size_ * sizeof(float)));
+    for (const auto& d : digests)
+      require(d == digests[0], "the ranks' parameters differ: a broken allreduce or memory");
+    for (auto* m : moments_) vector_.gather(m);
+    if (root_ && options_.journal) {
+      state_.step = released;
+      options_.journal->checkpoint(state_);
+    }
+  }
+
+  [[gnu::cold]] fit_report finish() {
+    report_.seconds = seconds_since(start_);
+    checkpoint(at_);
+    std::copy_n(parameters_.data(), size_, model_.parameters().data());
+    report_.steps = at_;
+    report_.steps_here = at_ - begun_at_;
+    report_.stopped = stop_ && at_ < report_.target_steps;
+    std::array<double, 2> counts{not_finite_, drawn_};
+    dpsgd::sum(use_.world, std::span<double>(counts));
+    report_.not_finite = {counts[0]};
+    report_.records = {counts[1]};
+    report_.claim = claim_after(at_);
+    return report_;
+  }
+
+  void tell() {
+    if (seconds_since(told_) < options_.progress_every && at_ + 1 < report_.target_steps) return;
+    told_ = clock::now();
+    options_.on_progress(
+        {at_ + 1, report_.target_steps, at_ + 1 - begun_at_, seconds_since(start_), claim_after(at_ + 1).epsilon});
+  }
+
+  /// The claim of `steps` steps. Asked for ever more of them, so that the accountant's work adds up.
+  [[gnu::cold]] claim claim_after(std::uint64_t steps) {
+    spent_.add(event_, steps - counted_);
+    counted_ = steps;
+    return make_claim(spent_, event_, options_.delta, exposed_);
+  }
+
+  const Cast& use_;
+  Model& model_;
+  const Records& data_;
+  const fit_options& options_;
+  bool root_;
+  double sensitivity_ = 0;
+  event_type event_;
+  exposure exposed_;
+  std::size_t size_;  // of the parameters
+  double expected_batch_;
+  decltype(bind<float>(std::declval<Cast>().allreduce, std::declval<Cast>().world, std::size_t{})) vector_;
+  buffer<float> sum_, parameters_;  // size_ + 1 elements: the wish to stop is the last
+  std::array<buffer<float>, cast_optimizer::moments> moment_memory_;
+  std::array<float*, cast_optimizer::moments> moments_;
+  typename cast_backend::weights weights_;
+  clipped_sum_workspace<cast_backend, Model, typename Cast::norms_type> clipped_sum_;
+  std::vector<std::uint32_t> rows_;  // of this step
+  random_key key_;
+  training_state state_;
+  fit_report report_;
+  std::uint64_t begun_at_ = 0, at_ = 0, granted_ = 0;  // steps released when we began, released, and reserved
+  bool stop_ = false;
+  double not_finite_ = 0, drawn_ = 0;
+  cast_accountant spent_;
+  std::uint64_t counted_ = 0;  // steps that spent_ has
+  clock::time_point start_, told_;
+};
+
+}  // namespace dpsgd
