@@ -64,7 +64,9 @@ class fourier {
     const std::size_t q = m / 4;
     double *const r0 = re, *const r1 = re + q, *const r2 = re + 2 * q, *const r3 = re + 3 * q;
     double *const i0 = im, *const i1 = im + q, *const i2 = im + 2 * q, *const i3 = im + 3 * q;
+#if !defined(__clang__)
 #pragma GCC ivdep
+#endif
     for (std::size_t j = 0; j < q; ++j) {
       const double t0r = r0[j] + r2[j], t0i = i0[j] + i2[j], t1r = r0[j] - r2[j], t1i = i0[j] - i2[j];
       const double t2r = r1[j] + r3[j], t2i = i1[j] + i3[j], t3r = i1[j] - i3[j], t3i = r3[j] - r1[j];  // times -i
@@ -84,7 +86,9 @@ class fourier {
     for (std::size_t part = 0; part < 4; ++part) backward(re + part * q, im + part * q, q, w + 6 * q);
     double *const r0 = re, *const r1 = re + q, *const r2 = re + 2 * q, *const r3 = re + 3 * q;
     double *const i0 = im, *const i1 = im + q, *const i2 = im + 2 * q, *const i3 = im + 3 * q;
+#if !defined(__clang__)
 #pragma GCC ivdep
+#endif
     for (std::size_t j = 0; j < q; ++j) {
       const double *const w1 = w + j, *const w2 = w1 + 2 * q, *const w3 = w1 + 4 * q;
       const double ar = r1[j] * w2[0] + i1[j] * w2[q], ai = i1[j] * w2[0] - r1[j] * w2[q];
