@@ -184,7 +184,7 @@ class sampled_gaussian_loss {
     const double to = std::min(wide, reach - z);
     double mass = 0, moment = 0;
     for (double from = std::max(0.0, -reach - z); from < to;) {
-      const double panel = std::min(to - from, 0.5 / (std::abs(z + from) + 0.5 + 1 / s_));
+      const double panel = std::min(to - from, 0.5 / (std::abs(z + from) + 2 + 1 / s_));
       for (int i = 0; i < 5; ++i) {
         const double y = from + nodes[i] * panel, u = z + y, density = weights[i] * panel * std::exp(peak - u * u / 2);
         mass += density;

@@ -48,6 +48,65 @@ struct loss_event {
 /// The smallest epsilon at one delta, in one direction: where it surely is not below, and where it surely is not above.
 struct epsilon_bounds {
   double lo = -std::numeric_limits<double>::infinity(), hi = std::numeric_limits<double>::infinity();
+  bool narrow = false;  // the window is what keeps them apart
+};
+
+/// The spectra of a sum of steps under two laws of a step: the products over the events of phi^steps. The first law's
+/// lies where frequency f lies, the second's where its mirror does.
+class spectrum_product {
+ public:
+  explicit spectrum_product(std::size_t n) : re(n, 1.0), im(n, 0.0) { im[0] = im[1] = 1; }
+
+  /// step_re, step_im: the transform of both laws of a step, the first in re and the second in im, without their atoms
+  /// at knot 0, whose spectrum is constant.
+  [[gnu::noinline]] void multiply(const std::vector<double>& step_re, const std::vector<double>& step_im, double first,
+                                  double second, std::uint64_t steps) {
+    const double least_square = std::exp(-170 / static_cast<double>(steps));  // below it a power is 0 to e^-85
+    for (std::size_t p = 0; p < 2; ++p) {  // frequencies 0 and n/2 are real, and their own mirrors
+      re[p] *= power({step_re[p] + first, 0}, steps, least_square).re;
+      im[p] *= power({step_im[p] + second, 0}, steps, least_square).re;
+    }
+    const auto put = [&](std::size_t at, complex phi) {
+      const complex now = times({re[at], im[at]}, power(phi, steps, least_square));
+      re[at] = now.re, im[at] = now.im;
+    };
+    for (std::size_t block = 2; block < re.size(); block *= 2)
+      for (std::size_t p = block, m = 2 * block - 1; p < m; ++p, --m) {
+        put(p, {(step_re[p] + step_re[m]) / 2 + first, (step_im[p] - step_im[m]) / 2});
+        put(m, {(step_im[p] + step_im[m]) / 2 + second, (step_re[m] - step_re[p]) / 2});
+      }
+  }
+
+  /// From spectra to masses: the first law's in re, the second's in im.
+  [[gnu::noinline]] void transform_back(const fourier& transform) {
+    for (std::size_t block = 2; block < re.size(); block *= 2)
+      for (std::size_t p = block, m = 2 * block - 1; p < m; ++p, --m) {
+        const complex a{re[p], im[p]}, b{re[m], im[m]};
+        re[p] = a.re - b.im, im[p] = a.im + b.re;
+        re[m] = a.re + b.im, im[m] = b.re - a.im;
+      }
+    transform.backward(re.data(), im.data());
+    for (double& mass : re) mass /= static_cast<double>(re.size());
+    for (double& mass : im) mass /= static_cast<double>(im.size());
+  }
+
+  std::vector<double> re, im;
+
+ private:
+  struct complex {
+    double re, im;
+  };
+  static complex times(complex a, complex b) { return {a.re * b.re - a.im * b.im, a.re * b.im + a.im * b.re}; }
+
+  /// z^steps, by squaring.
+  static complex power(complex z, std::uint64_t steps, double least_square) {
+    if (!(z.re * z.re + z.im * z.im >= least_square)) return {0, 0};
+    complex result{1, 0};
+    for (;; z = times(z, z)) {
+      if (steps & 1) result = times(result, z);
+      if ((steps >>= 1) == 0) return result;
+    }
+  }
 };
 
 /// One direction of a composition, at one delta.
@@ -69,25 +128,26 @@ class loss_composition {
       (x * all.mean - all.log + std::log(delta) + std::log1p(x) > 0 ? high : low) = middle;
     }
     lambda_ = std::exp((low + high) / 2);
-    const double bound = (moments(lambda_).log - std::log(delta) + log_peak()) / lambda_;
-    aim(bound - 12 / lambda_);
+    aim(12, 16.2);
   }
 
-  double lambda() const { return lambda_; }
-  double start() const { return start_; }
-
-  /// Lays the window so that it begins at `start`.
-  [[gnu::noinline]] void aim(double start) {
-    start_ = start;
+  /// Lays the window: from `lower` 1/lambda below where the root is expected, to where e^-right of the tilted mass is
+  /// left.
+  [[gnu::noinline]] void aim(double lower, double right) {
+    lower_ = lower, right_ = right;
     const auto all = moments(lambda_);
     deviation_ = std::sqrt(all.variance);
+    start_ = (all.log - std::log(delta_) + log_peak() - lower) / lambda_;
     double edge = std::numeric_limits<double>::infinity();
-    for (int i = -1; i < 12; ++i) {  // eta <= e^-16.2 right of it
-      const double more = std::ldexp(5.7, -i) / deviation_, at = (moments(lambda_ + more).log - all.log + 16.2) / more;
+    for (int i = -1; i < 12; ++i) {
+      const double more = std::ldexp(std::sqrt(2 * right), -i) / deviation_;
+      const double at = (moments(lambda_ + more).log - all.log + right) / more;
       if (at < edge) edge = at, more_ = more;
     }
     width_ = std::max((9.5 - std::log(delta_)) / lambda_, edge - start_);
   }
+  /// Widens the window, for a root that lies further left, or a delta far below the Chernoff bound.
+  void widen(bool left) { aim(left ? lower_ + 24 : lower_, right_ + 14); }
 
   /// The grid's length with which to begin.
   std::size_t first_length() const {
@@ -101,12 +161,15 @@ class loss_composition {
   [[gnu::noinline]] epsilon_bounds on_grid(std::size_t n, double fineness) const {
     const double h = width_ / static_cast<double>(n);
     const fourier transform(n);
-    std::vector<double> re(n), im(n), product_re(n), product_im(n);
+    std::vector<double> re(n), im(n);
+    spectrum_product product(n);
     sums upper, lower;
-    double offset = 0, shift_error = 0, step_errors = 0;
+    double offset = 0, shift_error = 0, step_errors = 0, power_errors = 0;
     for (const auto& e : events_) {
       const sampled_gaussian_loss loss(e.q, e.s, tail_);
       loss_grid grid{h, fineness, 0};
+      if (std::max(std::abs(loss.loss(loss.left())), loss.loss(loss.right())) > 0x1p50 * h)
+        return {};  // beyond doubles
       const auto below = loss.lower(grid), above = loss.upper(grid);
       const double steps = static_cast<double>(e.steps);
       std::fill(re.begin(), re.end(), 0.0), std::fill(im.begin(), im.end(), 0.0);
@@ -115,27 +178,25 @@ class loss_composition {
       upper.left_out += steps * above.left_out;
       offset += steps * (remove_ ? grid.offset : -grid.offset);
       shift_error += steps * std::abs(grid.offset);
-      // The atom at knot 0, nearly all there is where rates are tiny, has the constant spectrum: it is added
-      // afterwards.
-      const double here = std::exchange(re[0], 0.0), here_too = std::exchange(im[0], 0.0);
-      step_errors += steps * (transform_error(n) * norm(re, im) + 2 * u * (here + here_too));
+      const double upper_atom = std::exchange(re[0], 0.0), lower_atom = std::exchange(im[0], 0.0);
+      step_errors += steps * (transform_error(n) + 2 * u) * norm(re, im);
+      power_errors += steps * (4 + upper_atom + lower_atom) * u;
       transform.forward(re.data(), im.data());
-      for (double& value : re) value += here;
-      for (double& value : im) value += here_too;
-      multiply(re, im, e.steps, &e == &events_.front(), product_re, product_im);
+      product.multiply(re, im, upper_atom, lower_atom, e.steps);
     }
-    join(product_re, product_im);
-    transform.backward(product_re.data(), product_im.data());
-    for (auto* part : {&product_re, &product_im})
-      for (double& mass : *part) mass /= static_cast<double>(n);
+    product.transform_back(transform);
+    const double sum_norm = norm(product.re, product.im), reach = 2 / (lambda_ * h) + 2;  // 1.8/(lambda h) + 1 knots
+    const double transforms = 2 * step_errors + 2 * transform_error(n) * sum_norm + power_errors * sum_norm +
+                              8 * std::numeric_limits<long double>::epsilon() * reach * sum_norm;
 
     const double first = std::ceil((start_ - offset) / h);  // the window's first knot
-    const double sum_norm = norm(product_re, product_im);
     const window w{h, offset + first * h, modulo(first, n)};
     const double shift = 8 * u * (shift_error + std::abs(offset) + std::abs(first * h) + width_);
     epsilon_bounds found;
-    found.hi = highest(product_re, w, upper.log, error(upper, w, step_errors, sum_norm, n), upper.left_out) + shift;
-    found.lo = lowest(product_im, w, lower.log, error(lower, w, step_errors, sum_norm, n)) - shift;
+    const double missed = beyond(upper, w), wrong = error(upper, h, transforms);
+    found.hi = highest(product.re, w, upper.log, missed + wrong, upper.left_out) + shift;
+    found.lo = lowest(product.im, w, lower.log, beyond(lower, w) + error(lower, h, transforms)) - shift;
+    found.narrow = missed > wrong || std::isinf(found.lo);
     return found;
   }
 
@@ -233,79 +294,41 @@ class loss_composition {
     all.rounding += steps * (1e-13 + 4 * u * rounding);
   }
 
-  struct complex {
-    double re, im;
-  };
-  static complex times(complex a, complex b) { return {a.re * b.re - a.im * b.im, a.re * b.im + a.im * b.re}; }
-  /// z^steps; 0 where that is below e^-85.
-  static complex power(complex z, std::uint64_t steps, double least_square) {
-    if (!(z.re * z.re + z.im * z.im >= least_square)) return {0, 0};
-    complex result{1, 0};
-    for (;; z = times(z, z)) {
-      if (steps & 1) result = times(result, z);
-      if ((steps >>= 1) == 0) return result;
-    }
+  /// The errors of E_tilted[f]: by what lies right of the window, ...
+  double beyond(const sums& all, const window& w) const {
+    return 2 * std::exp(log_peak() + std::min(0.0, all.log_right - all.log - more_ * (w.start + width_)));
   }
-
-  /// Takes the two spectra (of re and of im) apart, and multiplies `product` by their powers: that of re is kept where
-  /// frequency f lies, that of im where its mirror does.
-  [[gnu::noinline]] static void multiply(const std::vector<double>& re, const std::vector<double>& im,
-                                         std::uint64_t steps, bool first, std::vector<double>& product_re,
-                                         std::vector<double>& product_im) {
-    const double least_square = std::exp(-170 / static_cast<double>(steps));
-    const auto put = [&](std::size_t at, complex value) {
-      if (!first) value = times(value, {product_re[at], product_im[at]});
-      product_re[at] = value.re, product_im[at] = value.im;
-    };
-    for (std::size_t p = 0; p < 2; ++p) {  // frequencies 0 and n/2 are real, and their own mirrors
-      const complex a = power({re[p], 0}, steps, least_square), b = power({im[p], 0}, steps, least_square);
-      product_re[p] = first ? a.re : product_re[p] * a.re;
-      product_im[p] = first ? b.re : product_im[p] * b.re;
-    }
-    for (std::size_t block = 2; block < re.size(); block *= 2)
-      for (std::size_t p = block, m = 2 * block - 1; p < m; ++p, --m) {
-        put(p, power({(re[p] + re[m]) / 2, (im[p] - im[m]) / 2}, steps, least_square));
-        put(m, power({(im[p] + im[m]) / 2, (re[m] - re[p]) / 2}, steps, least_square));
-      }
-  }
-  /// The opposite of taking apart.
-  static void join(std::vector<double>& re, std::vector<double>& im) {
-    for (std::size_t block = 2; block < re.size(); block *= 2)
-      for (std::size_t p = block, m = 2 * block - 1; p < m; ++p, --m) {
-        const complex a{re[p], im[p]}, b{re[m], im[m]};
-        re[p] = a.re - b.im, im[p] = a.im + b.re;
-        re[m] = a.re + b.im, im[m] = b.re - a.im;
-      }
-  }
-
-  /// The error of E_tilted[f], in units of C.
-  double error(const sums& all, const window& w, double step_errors, double sum_norm, std::size_t n) const {
-    const double peak = std::exp(log_peak()), length = static_cast<double>(n), right = w.start + width_;
-    const double eta = std::min(1.0, std::exp(all.log_right - all.log - more_ * right));
-    const double payoff = std::sqrt(1 / (2 * lambda_ * (2 * lambda_ + 1) * (lambda_ + 1)) / w.h + peak * peak);
-    const double transforms = 2 * step_errors + 2 * transform_error(n) * sum_norm;
-    return 2 * peak * eta + peak * all.rounding +
-           payoff * (transforms + 4 * u * steps_ * sum_norm + 4 * u * length * sum_norm);
+  /// ... and by rounding.
+  double error(const sums& all, double h, double transforms) const {
+    const double peak = std::exp(log_peak());
+    return peak * all.rounding +
+           std::sqrt(1 / (2 * lambda_ * (2 * lambda_ + 1) * (lambda_ + 1)) / h + peak * peak) * transforms;
   }
 
   /// Of a transform, relative, in the Euclidean norm.
   static double transform_error(std::size_t n) { return 5 * u * (std::log2(static_cast<double>(n)) + 2); }
+
+  /// Of C, relative.
+  double exponent_error(const window& w, double log) const {
+    return 1e-12 + 8 * u * (std::abs(log) + lambda_ * (std::abs(w.start) + width_));
+  }
 
   double aliasing() const { return 1.01 * std::exp(-lambda_ * width_); }
 
   /// The smallest epsilon at which delta of the upper law, with all errors, is at most delta_.
   [[gnu::noinline]] double highest(const std::vector<double>& masses, const window& w, double log, double error,
                                    double left_out) const {
-    const double room = delta_ * (1 - 1e-12) - left_out - aliasing();
-    const double decay = std::exp(-lambda_ * w.h), gain = decay * -std::expm1(-w.h), fast = decay * std::exp(-w.h);
+    const double room = delta_ * (1 - exponent_error(w, log)) - left_out - aliasing();
+    const long double h = w.h, decay = std::exp(-lambda_ * h), gain = decay * -std::expm1(-h),
+                      fast = decay * std::exp(-h);
     const std::size_t n = masses.size();
-    double payoff = 0, rest = 0, allowed = 0;
+    long double payoff = 0, rest = 0, allowed = 0;
     for (std::size_t j = n; j-- > 0;) {
       if (j % 64 == 63 || j + 1 == n)
         allowed = room * std::exp(lambda_ * (w.start + static_cast<double>(j) * w.h) - log);
       else allowed *= decay;
-      const double payoff_here = decay * payoff + gain * rest;
-      const double rest_here = fast * rest + masses[(w.at + j) & (n - 1)];
+      const long double payoff_here = decay * payoff + gain * rest;
+      const long double rest_here = fast * rest + masses[(w.at + j) & (n - 1)];
       if (!(payoff_here + error <= allowed)) {  // the knot above is the last one that holds
         if (j + 1 == n) return std::numeric_limits<double>::infinity();
         const double above = w.start + static_cast<double>(j + 1) * w.h;
@@ -321,16 +344,17 @@ class loss_composition {
 
   /// The largest epsilon at which delta of the lower law, less all errors, is at least delta_.
   [[gnu::noinline]] double lowest(const std::vector<double>& masses, const window& w, double log, double error) const {
-    const double needed_delta = delta_ * (1 + 1e-12) + aliasing();
-    const double decay = std::exp(-lambda_ * w.h), gain = decay * -std::expm1(-w.h), fast = decay * std::exp(-w.h);
+    const double needed_delta = delta_ * (1 + exponent_error(w, log)) + aliasing();
+    const long double h = w.h, decay = std::exp(-lambda_ * h), gain = decay * -std::expm1(-h),
+                      fast = decay * std::exp(-h);
     const std::size_t n = masses.size();
-    double payoff = 0, rest = 0, needed = 0;
+    long double payoff = 0, rest = 0, needed = 0;
     for (std::size_t j = n; j-- > 0;) {
       if (j % 64 == 63 || j + 1 == n)
         needed = needed_delta * std::exp(lambda_ * (w.start + static_cast<double>(j) * w.h) - log);
       else needed *= decay;
-      const double payoff_here = decay * payoff + gain * rest;
-      const double rest_here = fast * rest + masses[(w.at + j) & (n - 1)];
+      const long double payoff_here = decay * payoff + gain * rest;
+      const long double rest_here = fast * rest + masses[(w.at + j) & (n - 1)];
       if (payoff_here - error >= needed) {  // this knot holds, the one above does not
         const double here = w.start + static_cast<double>(j) * w.h, above = here + w.h;
         const double missing = needed_delta * std::exp(lambda_ * above - log) + error / decay - payoff;
@@ -346,7 +370,7 @@ class loss_composition {
   double delta_, steps_ = 0, tail_ = 0;
   bool remove_;
   std::vector<sketch> outline_;
-  double lambda_ = 0, more_ = 0, deviation_ = 0, start_ = 0, width_ = 0;
+  double lambda_ = 0, more_ = 0, deviation_ = 0, lower_ = 0, right_ = 0, start_ = 0, width_ = 0;
 };
 
 /// Bounds of the smallest epsilon at `delta`, both directions, by grids ever finer until the gap is small: at most
@@ -354,7 +378,11 @@ class loss_composition {
 class loss_search {
  public:
   loss_search(const std::vector<loss_event>& events, double delta)
-      : remove_(events, delta, loss_composition::remove), add_(events, delta, loss_composition::add) {}
+      : remove_(events, delta, loss_composition::remove), add_(events, delta, loss_composition::add) {
+    double most = 0;  // the loss of B against A: R is at least 1 - q
+    for (const auto& e : events) most -= static_cast<double>(e.steps) * std::log1p(-e.q);
+    add_.best.hi = most * (1 + 1e-12);
+  }
 
   [[gnu::noinline]] epsilon_bounds bounds(double question) {
     while (true) {
@@ -362,7 +390,8 @@ class loss_search {
                                std::max({0.0, remove_.best.hi, add_.best.hi})};
       const double gap = std::isinf(now.hi) ? 0 : std::max(1e-3 * now.hi, 1e-9);
       if (now.hi - now.lo <= gap || now.hi <= question || now.lo > question) return {std::min(now.lo, now.hi), now.hi};
-      const bool finer = remove_.refine(now.lo, gap), finer_too = add_.refine(now.lo, gap);
+      const bool finer = remove_.refine(now.lo, gap);
+      const bool finer_too = add_.refine(std::max(now.lo, remove_.best.lo), gap);
       if (!finer && !finer_too) return now;
     }
   }
@@ -378,23 +407,20 @@ class loss_search {
       if (gap <= wanted || next > longest) return false;
       const auto found = law.on_grid(next, fineness);
       best.lo = std::max(best.lo, found.lo), best.hi = std::min(best.hi, found.hi);
-      // The gap falls with the square of the grid's step.
-      const double gap_now = best.hi - std::max(lo, best.lo);
-      if (gap_now > 0.8 * gap) next = next < longest / 4 && !(gap_now < 0.1 * best.hi) ? next * 4 : longest + 1;
-      else {
-        int times = 1;
-        while (times < 4 && std::ldexp(gap_now, -2 * times) > 0.9 * wanted) ++times;
-        next = next == longest ? next + 1 : std::min(longest, next << times);
-      }
-      if (found.lo < found.hi - 12 / law.lambda())
-        law.aim(law.start() - 24 / law.lambda());  // nothing found in the window
+      // The gap falls with the square of the grid's step. Where it does not, errors decide: then a wider window may
+      // help.
+      const double now = best.hi - std::max(lo, best.lo), expected = gap / (grown * grown);
+      if (!(now < 3 * expected) && found.narrow) law.widen(std::isinf(found.lo));
+      grown = 2;
+      while (grown < 16 && now / (grown * grown) > 0.9 * wanted) grown *= 2;
+      next = next == longest ? next + 1 : std::min(longest, next * grown);
       fineness *= 2;
       return true;
     }
 
     static constexpr std::size_t longest = std::size_t{1} << 20;
     loss_composition law;
-    std::size_t next;
+    std::size_t next, grown = 1;
     double fineness = 128;
     epsilon_bounds best;
   };
