@@ -52,7 +52,7 @@ struct loss_grid {
   std::int64_t at_or_below(double l) const { return index(l) & -spacing(l); }
   std::int64_t above(double l) const {
     std::int64_t knot = at_or_below(l) + spacing(l);
-    while (!(loss(knot) > l + step / 256)) ++knot;
+    while (loss(knot) <= l + step / 256) ++knot;
     return knot;
   }
   std::int64_t after(std::int64_t knot) const {
