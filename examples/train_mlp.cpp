@@ -145,7 +145,7 @@ void check_labels(World& world, const dpsgd::schema& columns, const dpsgd::datas
 /// Throws when the whole run would take the ledger past the budget: nothing is spent then. (The journal would stop it
 /// half way.)
 void check_budget(const dpsgd::ledger& book, const settings& asked, const plan& p) {
-  dpsgd::rdp_accountant spent;
+  dpsgd::pld_accountant spent;
   book.add_to(spent);
   const auto before = spent.spent(p.delta).epsilon;
   const dpsgd::poisson_sampled step{p.rate, dpsgd::gaussian_event<dpsgd::zero_out>{p.noise_multiplier}};
@@ -275,7 +275,7 @@ int train(World& world, settings asked, const dpsgd::schema& columns, const reco
 
   double epsilon_all_runs = std::numeric_limits<double>::infinity();
   if (book) {
-    dpsgd::rdp_accountant spent;
+    dpsgd::pld_accountant spent;
     book->add_to(spent);
     epsilon_all_runs = spent.spent(p.delta).epsilon;
   }

@@ -15,7 +15,7 @@
 #include "console.hpp"
 #include "dpsgd/accounting/calibrate.hpp"
 #include "dpsgd/accounting/events.hpp"
-#include "dpsgd/accounting/rdp.hpp"
+#include "dpsgd/accounting/pld.hpp"
 #include "dpsgd/allreduce/all.hpp"
 #include "dpsgd/core/error.hpp"
 #include "dpsgd/version.hpp"
@@ -104,12 +104,12 @@ inline plan make_plan(const settings& asked, std::uint64_t all, std::uint64_t tr
     };
     const dpsgd::privacy_target target{asked.target_epsilon.value_or(3.0), p.delta};
     if (!asked.noise_multiplier) {
-      p.noise_multiplier = dpsgd::smallest_multiplier<dpsgd::rdp_accountant>(target, p.steps, event);
+      p.noise_multiplier = dpsgd::smallest_multiplier<dpsgd::pld_accountant>(target, p.steps, event);
     } else {
       p.noise_multiplier = *asked.noise_multiplier;
       if (asked.target_epsilon) {  // train until it is spent
         const bool bounded = asked.steps || asked.epochs;
-        const auto most = dpsgd::most_steps<dpsgd::rdp_accountant>(target, event(p.noise_multiplier));
+        const auto most = dpsgd::most_steps<dpsgd::pld_accountant>(target, event(p.noise_multiplier));
         require(most > 0, "not even one step fits --target-epsilon ", target.epsilon, " at delta ", p.delta,
                 "; raise --noise-multiplier or lower --batch-size");
         p.steps = bounded ? std::min(p.steps, most) : most;

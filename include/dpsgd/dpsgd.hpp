@@ -6,6 +6,7 @@
 #include "dpsgd/accounting/calibrate.hpp"
 #include "dpsgd/accounting/claim.hpp"
 #include "dpsgd/accounting/events.hpp"
+#include "dpsgd/accounting/pld.hpp"
 #include "dpsgd/accounting/rdp.hpp"
 #include "dpsgd/allreduce/any.hpp"
 #include "dpsgd/allreduce/circulant.hpp"

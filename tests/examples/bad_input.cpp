@@ -284,7 +284,7 @@ const bool no_mpi = std::string_view(DPSGD_MPIEXEC).empty();  // MPI is not inst
 double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
-const words endless{"--steps", "100000000", "--batch-size", "32", "--insecure-seed", "1"};
+const words endless{"--steps", "100000000", "--batch-size", "32", "--noise-multiplier", "1", "--insecure-seed", "1"};
 }  // namespace
 
 TEST_CASE("bad input under mpirun: --ranks is refused; the first bad row in the file is named once" *

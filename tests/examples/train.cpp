@@ -98,7 +98,7 @@ TEST_CASE("a run with defaults: what it says, its JSON, its ledger") {
   REQUIRE_MESSAGE(result.status == 0, result.err);
   CHECK(result.out.find("(not private)") != std::string::npos);
   CHECK(result.out.find(
-            "privacy: (epsilon 3, delta 0.001)-DP, unit: one row, zero-out adjacency, Poisson sampling, RDP") !=
+            "privacy: (epsilon 3, delta 0.001)-DP, unit: one row, zero-out adjacency, Poisson sampling, PLD") !=
         std::string::npos);
   CHECK(result.out.find("s per epoch, ") != std::string::npos);
   CHECK(result.out.find(" records per second") != std::string::npos);

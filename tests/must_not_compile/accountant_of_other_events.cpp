@@ -1,4 +1,5 @@
 // EXPECT: dpsgd: this accountant cannot account for this clip, noise and sampler
+// EXPECT: use pld_accountant, the default
 // ERRORS: 1
 // An accountant is given only the events that it can add up.
 #include "dpsgd/cpu/backend.hpp"
@@ -22,7 +23,7 @@ int main() {
 #ifdef DPSGD_WRONG
   trainer t{flat_clip{}, gaussian_noise{}, poisson_sampling{0.1}, laplace_accountant{}};
 #else
-  trainer t{flat_clip{}, gaussian_noise{}, poisson_sampling{0.1}, rdp_accountant{}};
+  trainer t{flat_clip{}, gaussian_noise{}, poisson_sampling{0.1}, pld_accountant{}};
 #endif
   (void)t;
 }

@@ -268,10 +268,10 @@ TEST_CASE("the claim says what was done, and is none where there is no protectio
   };
   const auto good = claim_of(flat_clip{}, gaussian_noise{1.1}, poisson_sampling{0.1});
   CHECK(good.is_private());
-  rdp_accountant wanted;
+  pld_accountant wanted;
   wanted.add(poisson_sampled{0.1, gaussian_event<zero_out>{1.1}}, 30);
   CHECK(good.epsilon == wanted.spent(1e-5).epsilon);
-  CHECK(good.words().find("DP, unit: one row, zero-out adjacency, Poisson sampling, RDP, idealised arithmetic") !=
+  CHECK(good.words().find("DP, unit: one row, zero-out adjacency, Poisson sampling, PLD, idealised arithmetic") !=
         std::string::npos);
   CHECK(claim_of(no_clip{}, no_noise{}, poisson_sampling{0.1}).words() == "not private: no noise, no clip");
   CHECK(claim_of(flat_clip{}, no_noise{}, poisson_sampling{0.1}).words() == "not private: no noise");
@@ -288,7 +288,7 @@ TEST_CASE("a target epsilon stops the run before it would be passed") {
   trainer t{flat_clip{}, gaussian_noise{1.1}, poisson_sampling{0.05}};
   const auto report = t.fit(model, data, {.target_epsilon = 1.5, .delta = 1e-5});
   CHECK(report.claim.epsilon <= 1.5);
-  rdp_accountant more;
+  pld_accountant more;
   more.add(t.event(), report.steps + 1);
   CHECK(more.spent(1e-5).epsilon > 1.5);
 }
@@ -469,7 +469,7 @@ TEST_CASE("a resumed run claims all its steps") {
   const auto report = fit(50, true);
   CHECK(report.steps == 50);
   CHECK(report.steps_here == 20);
-  rdp_accountant wanted;
+  pld_accountant wanted;
   wanted.add(poisson_sampled{0.1, gaussian_event<zero_out>{1.0}}, 50);
   CHECK(report.claim.epsilon == doctest::Approx(wanted.spent(1e-5).epsilon).epsilon(1e-9));
 }
@@ -499,20 +499,20 @@ TEST_CASE("the ledger counts what is released, over runs, and its budget stops a
     return t.fit(model, data, {.steps = steps, .delta = 1e-5, .journal = &keep, .checkpoint_every = 30});
   };
   const auto spent = [&] {
-    rdp_accountant all;
+    pld_accountant all;
     ledger(dir.path / "ledger", digest, data.universe()).add_to(all);
     return all.spent(1e-5).epsilon;
   };
   fit({}, 100);
   fit({}, 50);
-  rdp_accountant wanted;
+  pld_accountant wanted;
   wanted.add(poisson_sampled{0.1, gaussian_event<zero_out>{1.0}}, 150);
   CHECK(spent() == doctest::Approx(wanted.spent(1e-5).epsilon));
   const auto report = fit(privacy_target{spent() * 1.3, 1e-5}, 10'000);
   CHECK(report.out_of_budget);
   CHECK(report.steps > 10);
   CHECK(report.steps < 10'000);
-  rdp_accountant after;
+  pld_accountant after;
   after.add(poisson_sampled{0.1, gaussian_event<zero_out>{1.0}}, 150 + report.steps);
   CHECK(spent() == doctest::Approx(after.spent(1e-5).epsilon));
   const auto budget = spent();
@@ -528,7 +528,7 @@ TEST_CASE("a seeded run enters the ledger as what it is: not private") {
   mlp model({width, 8, 1});
   trainer t{flat_clip{}, gaussian_noise{}, poisson_sampling{0.1}};
   t.fit(model, data, {.steps = 3, .delta = 1e-5, .insecure_seed = 1, .journal = &keep});
-  rdp_accountant all;
+  pld_accountant all;
   book.add_to(all);
   CHECK(all.spent(1e-5).epsilon == std::numeric_limits<double>::infinity());
 }

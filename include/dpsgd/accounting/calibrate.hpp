@@ -1,9 +1,11 @@
-/// The inverse questions: which noise multiplier reaches a target epsilon, and how many steps fit into one.
+/// The inverse questions: which noise multiplier, how many steps or which sampling rate keep a target epsilon.
 ///
-/// Both work with any accountant and any event, and both answer on the safe side: what they answer spends at most the
-/// target. `before` holds what is already spent on the same data (ledger::add_to), and counts against the target.
+/// They work with any accountant and any event, and answer on the safe side: what they answer spends at most the
+/// target, by the accountant's own figure. `before` holds what is already spent on the same data (ledger::add_to), and
+/// counts against the target.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <concepts>
 #include <cstdint>
@@ -27,19 +29,41 @@ inline void check(const privacy_target& target) {
 }
 
 template <class Accountant, class Event>
-double spent_after(Accountant spent, const Event& event, std::uint64_t steps, double delta) {
+Accountant after(Accountant spent, const Event& event, std::uint64_t steps) {
   spent.add(event, steps);
-  return spent.spent(delta).epsilon;
+  return spent;
+}
+
+/// Whether what was spent keeps the target. An accountant may answer that faster than what epsilon is.
+template <class Accountant>
+bool keeps(const Accountant& spent, const privacy_target& target) {
+  if constexpr (requires {
+                  { spent.keeps(target.epsilon, target.delta) } -> std::same_as<bool>;
+                })
+    return spent.keeps(target.epsilon, target.delta);
+  else return spent.spent(target.delta).epsilon <= target.epsilon;
+}
+
+/// The end of [low, high] that keeps the target, after halving their ratio until it is below 1 + 1e-6. `low` and
+/// `high` are on two sides of it; `good` is the one that keeps it.
+template <class Keeps>
+double boundary(double good, double bad, Keeps&& keeps) {
+  while (std::max(good, bad) / std::min(good, bad) > 1 + 1e-6) {
+    const double middle = std::sqrt(good * bad);
+    (keeps(middle) ? good : bad) = middle;
+  }
+  return good;
 }
 }  // namespace detail
 
 /// The smallest noise multiplier at which `steps` steps of `event_of(multiplier)` keep the target, to a relative 1e-6
-/// above the true minimum and never below it. event_of: double -> event, e.g.
-///   smallest_multiplier<rdp_accountant>({3, 1e-5}, 4688, [](double m) { return poisson_sampled{0.01,
+/// above where the accountant's figure crosses it. event_of: double -> event, e.g.
+///   smallest_multiplier<pld_accountant>({3, 1e-5}, 4688, [](double m) { return poisson_sampled{0.01,
 ///   gaussian_event<zero_out>{m}}; })
 /// Multipliers between 1e-5 and 1e9 are tried; a target so large that less noise would do gets 1e-5. Throws
 /// dpsgd::error when no multiplier reaches the target (too much was spent before, or the accountant cannot show so
-/// small an epsilon). Cost: some 45 questions to the accountant, each about a new event (RDP: 30 to 70 ms).
+/// small an epsilon). Cost: some 45 questions to the accountant, each about a new event (PLD: a tenth of a second for
+/// some thousand steps, a second for a million).
 template <accountant Accountant, std::invocable<double> EventOf>
 double smallest_multiplier(const privacy_target& target, std::uint64_t steps, EventOf&& event_of,
                            const Accountant& before = {}) {
@@ -47,7 +71,7 @@ double smallest_multiplier(const privacy_target& target, std::uint64_t steps, Ev
                 "dpsgd: this accountant cannot account for this event");
   detail::check(target);
   const auto keeps = [&](double multiplier) {
-    return detail::spent_after(before, event_of(multiplier), steps, target.delta) <= target.epsilon;
+    return detail::keeps(detail::after(before, event_of(multiplier), steps), target);
   };
   constexpr double least = 1e-5, most = 1e9;
   // Doubling from 1 finds a factor of two around the answer: `low` misses the target, `high` keeps it.
@@ -62,20 +86,39 @@ double smallest_multiplier(const privacy_target& target, std::uint64_t steps, Ev
         fail("no noise multiplier up to ", most, " keeps epsilon ", target.epsilon, " at delta ", target.delta,
              " over ", steps, " steps: ", before.spent(target.delta).epsilon, " was spent on this data before; the ",
              Accountant::name, " accountant says at least ",
-             detail::spent_after(before, event_of(high), steps, target.delta),
+             detail::after(before, event_of(high), steps).spent(target.delta).epsilon,
              "; raise the target, or take another data set");
       high *= 2;
     } while (!keeps(high));
   }
-  while (high / low > 1 + 1e-6) {
-    const double middle = std::sqrt(low * high);
-    (keeps(middle) ? high : low) = middle;
+  return detail::boundary(high, low, keeps);
+}
+
+/// The largest sampling rate at which `steps` steps of `event_of(rate)` keep the target, to a relative 1e-6 below where
+/// the accountant's figure crosses it; 1 when every rate does. event_of: double -> event. Rates down to 1e-12 are
+/// tried. Throws dpsgd::error when none of them keeps the target. Cost: some 40 questions to the accountant.
+template <accountant Accountant, std::invocable<double> EventOf>
+double largest_rate(const privacy_target& target, std::uint64_t steps, EventOf&& event_of,
+                    const Accountant& before = {}) {
+  static_assert(accounts<Accountant, std::invoke_result_t<EventOf, double>>,
+                "dpsgd: this accountant cannot account for this event");
+  detail::check(target);
+  const auto keeps = [&](double rate) { return detail::keeps(detail::after(before, event_of(rate), steps), target); };
+  if (keeps(1)) return 1;
+  constexpr double least = 1e-12;
+  double good = 0.5, bad = 1;
+  while (!keeps(good)) {
+    bad = good, good /= 4;
+    if (bad < least)
+      fail("no sampling rate down to ", least, " keeps epsilon ", target.epsilon, " at delta ", target.delta, " over ",
+           steps, " steps: ", before.spent(target.delta).epsilon,
+           " was spent on this data before; raise the target or the noise");
   }
-  return high;
+  return detail::boundary(good, bad, keeps);
 }
 
 /// The largest number of steps of `event` that keep the target, at most `limit`; 0 when there is no room for one more.
-/// Cost: up to 2 log2(steps) questions to the accountant about one event (RDP: about 20 ms).
+/// Cost: up to 2 log2(steps) questions to the accountant about one event.
 template <accountant Accountant, privacy_event Event>
 std::uint64_t most_steps(const privacy_target& target, const Event& event, const Accountant& before = {},
                          std::uint64_t limit = std::uint64_t{1} << 40) {
@@ -84,10 +127,8 @@ std::uint64_t most_steps(const privacy_target& target, const Event& event, const
   if (limit == 0) return 0;
   Accountant first = before;  // with one step, so that what the accountant remembers of the event serves all questions
   first.add(event, 1);
-  if (!(first.spent(target.delta).epsilon <= target.epsilon)) return 0;
-  const auto keeps = [&](std::uint64_t steps) {
-    return detail::spent_after(first, event, steps - 1, target.delta) <= target.epsilon;
-  };
+  if (!detail::keeps(first, target)) return 0;
+  const auto keeps = [&](std::uint64_t steps) { return detail::keeps(detail::after(first, event, steps - 1), target); };
   std::uint64_t low = 1, high = 1;  // low keeps the target; high is not known to
   while (high < limit && keeps(high)) low = high, high = high > limit / 2 ? limit : high * 2;
   if (high == limit && keeps(limit)) return limit;

@@ -16,7 +16,7 @@ struct progress {
   std::uint64_t step, steps;  // released so far, resumed ones included; to be released
   std::uint64_t steps_here;   // released by this call
   double seconds;             // that they took
-  double epsilon;             // of this run so far
+  double epsilon;             // that this run has spent so far, at most
 };
 
 /// How to train. Sizes are in steps: an epoch is 1 / rate steps.

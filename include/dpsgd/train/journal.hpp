@@ -18,7 +18,7 @@
 
 #include "dpsgd/accounting/calibrate.hpp"
 #include "dpsgd/accounting/ledger.hpp"
-#include "dpsgd/accounting/rdp.hpp"
+#include "dpsgd/accounting/pld.hpp"
 #include "dpsgd/core/sealed_file.hpp"
 #include "dpsgd/train/journal_base.hpp"
 
@@ -61,7 +61,7 @@ inline void load(training_state& state, const std::filesystem::path& file, std::
 }  // namespace detail
 
 /// See the top of this page. Every member throws dpsgd::error. Accountant says what a budget leaves.
-template <accountant Accountant = rdp_accountant>
+template <accountant Accountant = pld_accountant>
 class basic_journal : public journal_base {
  public:
   /// Counts every step in `book`; with a budget, steps that would take the data set's epsilon past it are not granted.

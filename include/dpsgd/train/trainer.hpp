@@ -15,7 +15,7 @@
 #include <utility>
 
 #include "dpsgd/accounting/events.hpp"
-#include "dpsgd/accounting/rdp.hpp"
+#include "dpsgd/accounting/pld.hpp"
 #include "dpsgd/allreduce/circulant.hpp"
 #include "dpsgd/comm/communicator.hpp"
 #include "dpsgd/comm/execute.hpp"
@@ -98,7 +98,7 @@ class trainer {
   using clip_type = player<detail::is_clip, no_clip>;
   using noise_type = player<detail::is_noise, no_noise>;
   using sampling_type = player<detail::is_sampling, poisson_sampling>;
-  using accountant_type = player<detail::is_accountant, rdp_accountant>;
+  using accountant_type = player<detail::is_accountant, pld_accountant>;
   using backend_type =
       player<detail::is_backend, typename default_backend<std::enable_if_t<(sizeof...(Policies) > 0)>>::type>;
   using norms_type = player<detail::is_norms, ghost_norms>;
@@ -119,8 +119,9 @@ class trainer {
       !requires(const clip_type c, const noise_type n) { n.event(c.sensitivity()); } ||
           !std::same_as<event_type, refused_event>,
       "dpsgd: this sampling cannot amplify the event of this noise; use poisson_sampling with gaussian_noise");
-  static_assert(accounts<accountant_type, event_type>,
-                "dpsgd: this accountant cannot account for this clip, noise and sampler; use rdp_accountant");
+  static_assert(
+      accounts<accountant_type, event_type>,
+      "dpsgd: this accountant cannot account for this clip, noise and sampler; use pld_accountant, the default");
   static_assert(
       std::same_as<typename backend_type::memory, host_memory>,
       "dpsgd: this backend's memory is not the host's, and it brings no draw, clipped_sum and release of its own");
@@ -157,7 +158,7 @@ class trainer {
         get<detail::is_world>(single_),           get<detail::is_backend>(backend_),
         get<detail::is_clip>(no_clip_),           get<detail::is_noise>(no_noise_),
         get<detail::is_sampling>(sampling_),      get<detail::is_optimizer>(sgd_),
-        get<detail::is_schedule>(constant_rate_), get<detail::is_accountant>(rdp_),
+        get<detail::is_schedule>(constant_rate_), get<detail::is_accountant>(accountant_),
         get<detail::is_allreduce>(circulant_)};
   }
 
@@ -169,7 +170,7 @@ class trainer {
   poisson_sampling sampling_;
   sgd sgd_;
   constant_rate constant_rate_;
-  rdp_accountant rdp_;
+  pld_accountant accountant_;
   allreduce::circulant circulant_;
   backend_type backend_;
 };
