@@ -1,9 +1,13 @@
 // The program examples/account, from outside: what it prints, its JSON and its exit status.
 #include <doctest/doctest.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include <cstdio>
+#include <filesystem>
+#include <fstream>
 #include <nlohmann/json.hpp>
+#include <sstream>
 #include <string>
 
 namespace {
@@ -29,27 +33,83 @@ TEST_CASE("account prints the claim, and the same as JSON") {
   const auto printed = account("--sampling-rate 0.01 --noise-multiplier 0.7 --steps 120 --delta 1e-5");
   CHECK(printed.status == 0);
   CHECK(printed.out.starts_with(
-      "(epsilon 3.24, delta 1e-05)-DP, unit: one row, zero-out adjacency, Poisson sampling, RDP, "
+      "(epsilon 2.47, delta 1e-05)-DP, unit: one row, zero-out adjacency, Poisson sampling, PLD, "
       "idealised arithmetic\n"));
+  CHECK(printed.out.find("           120          1.2  2.46") != std::string::npos);  // the table's last row
 
   const auto json =
       nlohmann::json::parse(account("--sampling-rate 0.01 --noise-multiplier 0.7 --steps 120 --delta 1e-5 --json").out);
-  CHECK(json["epsilon"].get<double>() == doctest::Approx(3.23717).epsilon(1e-5));
-  CHECK(json["order"].get<double>() == doctest::Approx(4.365).epsilon(1e-3));
+  const double epsilon = json["epsilon"], epsilon_lo = json["epsilon_lo"];
+  CHECK(epsilon == doctest::Approx(2.4612).epsilon(1e-3));
+  CHECK(epsilon_lo <= epsilon);
+  CHECK(epsilon_lo >= epsilon * (1 - 1e-3));
+  CHECK(json["order"].is_null());
   CHECK(json["delta"] == 1e-5);
   CHECK(json["noise_multiplier"] == 0.7);
   CHECK(json["sampling_rate"] == 0.01);
   CHECK(json["steps"] == 120);
-  CHECK(json["accountant"] == "rdp");
+  CHECK(json["accountant"] == "pld");
+
+  const auto rdp = nlohmann::json::parse(
+      account("--sampling-rate 0.01 --noise-multiplier 0.7 --steps 120 --delta 1e-5 --json --accountant rdp").out);
+  CHECK(rdp["epsilon"].get<double>() == doctest::Approx(3.23717).epsilon(1e-5));
+  CHECK(rdp["epsilon_lo"].is_null());
+  CHECK(rdp["order"].get<double>() == doctest::Approx(4.365).epsilon(1e-3));
+  CHECK(rdp["accountant"] == "rdp");
 }
 
-TEST_CASE("account finds the noise, or the steps, for a target") {
+TEST_CASE("the central-limit figure is marked wherever it stands, and makes no claim") {
+  const std::string run = "--sampling-rate 0.01 --noise-multiplier 0.7 --steps 120 --delta 1e-5 --accountant gdp ";
+  const std::string mark = "an approximation that can be too low";
+  const auto printed = account(run);
+  CHECK(printed.status == 0);
+  CHECK(printed.out.starts_with("no claim: the central-limit figure (GDP) is " + mark));
+  CHECK(printed.out.find("epsilon, " + mark) != std::string::npos);
+  const auto json = nlohmann::json::parse(account(run + "--json").out);
+  CHECK(json["epsilon"].is_null());
+  CHECK(json["approximation_that_can_be_too_low"].get<double>() > 0);
+  CHECK(json["claim"].get<std::string>().starts_with("no claim"));
+  const auto target = account("--sampling-rate 0.01 --steps 120 --delta 1e-5 --target-epsilon 3 --accountant gdp");
+  CHECK(target.status == 2);
+  CHECK(target.out.find("no noise is chosen by it") != std::string::npos);
+}
+
+TEST_CASE("a curve is one SVG file that loads nothing, for light and dark pages") {
+  const auto file = std::filesystem::temp_directory_path() / ("dpsgd-curve-" + std::to_string(::getpid()) + ".svg");
+  const auto drawn =
+      account("--sampling-rate 0.01 --noise-multiplier 0.7 --steps 120 --delta 1e-5 --svg '" + file.string() + "'");
+  CHECK(drawn.status == 0);
+  std::ostringstream text;
+  text << std::ifstream(file).rdbuf();
+  std::filesystem::remove(file);
+  const std::string svg = text.str();
+  CHECK(svg.starts_with("<svg xmlns=\"http://www.w3.org/2000/svg\""));
+  CHECK(svg.ends_with("</svg>\n"));
+  CHECK(svg.find("<polyline") != std::string::npos);
+  CHECK(svg.find("prefers-color-scheme: dark") != std::string::npos);
+  CHECK(svg.find("href") == std::string::npos);
+  CHECK(svg.find("nan") == std::string::npos);
+}
+
+TEST_CASE("account finds the noise, the steps or the rate for a target") {
+  const auto found =
+      nlohmann::json::parse(account("--sampling-rate 0.01 --steps 120 --delta 1e-5 --target-epsilon 2 --json").out);
+  CHECK(found["epsilon"].get<double>() <= 2);
+  CHECK(found["epsilon"].get<double>() >= 2 * (1 - 2e-3));
+  const auto rate =
+      nlohmann::json::parse(account("--noise-multiplier 0.7 --steps 120 --delta 1e-5 --target-epsilon 2 --json").out);
+  CHECK(rate["epsilon"].get<double>() <= 2);
+  CHECK(rate["epsilon"].get<double>() >= 2 * (1 - 2e-3));
+  CHECK(rate["sampling_rate"].get<double>() < 0.01);
+
   const auto noise = nlohmann::json::parse(
-      account("--sampling-rate 0.01 --steps 120 --delta 1e-5 --target-epsilon 3.23717 --json").out);
+      account("--sampling-rate 0.01 --steps 120 --delta 1e-5 --target-epsilon 3.23717 --json --accountant rdp").out);
   CHECK(noise["epsilon"].get<double>() <= 3.23717);
   CHECK(noise["noise_multiplier"].get<double>() == doctest::Approx(0.7).epsilon(1e-5));
   const auto steps = nlohmann::json::parse(
-      account("--sampling-rate 0.01 --noise-multiplier 0.7 --delta 1e-5 --target-epsilon 3.2372 --json").out);
+      account(
+          "--sampling-rate 0.01 --noise-multiplier 0.7 --delta 1e-5 --target-epsilon 3.2372 --json --accountant rdp")
+          .out);
   CHECK(steps["steps"] == 120);
   const auto all =
       account("--sampling-rate 0.01 --noise-multiplier 9 --steps 120 --delta 1e-5 --target-epsilon 3.23717");
@@ -85,7 +145,9 @@ TEST_CASE("exit status: 0 done, 1 error, 2 usage") {
       {"--sampling-rate .1 --steps 1 --delta 1e-6", 2, "--noise-multiplier or --target-epsilon"},
       {"--sampling-rate .1 --noise-multiplier x --steps 1 --delta 1e-6", 2, "--noise-multiplier"},
       {"--sampling-rate .1 --noise-multiplier 1 --steps -3 --delta 1e-6", 2, "--steps"},
-      {"--sampling-rate .1 --noise-multiplier 1 --steps 1 --delta 1e-6 --accountant pld", 2, "rdp"},
+      {"--sampling-rate .1 --noise-multiplier 1 --steps 1 --delta 1e-6 --accountant prv", 2, "pld"},
+      {"--noise-multiplier 1 --steps 1 --delta 1e-6", 2, "--sampling-rate"},
+      {"--steps 1 --delta 1e-6 --target-epsilon 1", 2, "two of"},
       {"--sampling-rate .1 --noise-multiplier 1 --steps 1 --delta 1e-6 --nonsense", 2, "--nonsense"},
   };
   for (const auto& row : table) {
