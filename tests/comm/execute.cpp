@@ -66,16 +66,20 @@ void try_out(const Algorithm& a, int p, std::size_t n, bool whole_numbers, Expec
 // Both the exact sum (of whole numbers) and the bits that the schedule's order of addition gives.
 template <class T>
 void try_schedule(const allreduce::schedule& s, const auto& algorithm, std::size_t n) {
-  for (bool whole_numbers : {true, false})
+  for (bool whole_numbers : {true, false}) {
+    const bool played = n < 1000 || s.size == 7;  // the interpreter is slow
+    if (!played && !whole_numbers) continue;
     try_out<T>(algorithm, s.size, n, whole_numbers, [&](std::vector<std::vector<T>> v) {
       std::vector<T> sum(n, T{});
       for (const auto& one : v)
         for (std::size_t i = 0; i < n; ++i) sum[i] = static_cast<T>(sum[i] + one[i]);
+      if (!played) return sum;
       oracle::play(s.reduce, s.blocks, v);
       oracle::play(s.gather, s.blocks, v);
       if (whole_numbers) CHECK(v[0] == sum);
       return v[0];
     });
+  }
 }
 
 }  // namespace
