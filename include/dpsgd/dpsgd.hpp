@@ -1,6 +1,7 @@
 /// Everything of dpsgd that trains on the CPU. Needs the standard library alone; ranks over MPI are in dpsgd/mpi.hpp.
 /// What is kept on the disk is asked for by name, since a program that keeps nothing should not compile it:
-///   dpsgd/train/journal.hpp   checkpoints, and the ledger of what was spent      dpsgd/nn/model_file.hpp   saved models
+///   dpsgd/train/journal.hpp    checkpoints, and the ledger of what was spent
+///   dpsgd/nn/model_file.hpp    saved models
 #pragma once
 
 #include "dpsgd/accounting/calibrate.hpp"

@@ -269,7 +269,8 @@ class schema {
     next.columns_.push_back(std::move(column));
     return next;
   }
-  [[gnu::cold]] schema with_label(std::string name, dpsgd::label_kind kind, double min, double max, scale scaling) const {
+  [[gnu::cold]] schema with_label(std::string name, dpsgd::label_kind kind, double min, double max,
+                                  scale scaling) const {
     check_name(name);
     check_bounds(name, min, max);
     require(!label_, "the schema has two labels: \"", label_ ? label_->name() : "", "\" and \"", name, "\"");
