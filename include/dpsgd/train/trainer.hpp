@@ -8,6 +8,7 @@
 /// would be false does not compile.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <chrono>
@@ -387,16 +388,18 @@ fit_report trainer<Policies...>::fit(Model& model, const Records& data, const fi
       o.journal->checkpoint(state);
     }
   };
-  // What is shown as spent so far holds for more steps than were released, as many as take a hundred times as long as
-  // the accountant's answer did: so it costs at most 1 % of the time.
-  double shown = 0;
+  // What is shown as spent so far may hold for some more steps than were released: so many that all answers of the
+  // accountant together have taken at most 1 % of the time by then.
+  double shown = 0, seconds_asked = 0;
   std::uint64_t shown_until = 0;
   const auto at_most_spent = [&](std::uint64_t done, double seconds) {
     if (done > shown_until || done == report.target_steps) {
-      const double ahead = 100 * seconds_asking * static_cast<double>(done - begun_at) / seconds;
+      const double seconds_ahead = std::max(0.0, 100 * (seconds_asked + seconds_asking) - seconds);
+      const double ahead = seconds_ahead * static_cast<double>(done - begun_at) / seconds;
       const std::uint64_t left = report.target_steps - done;
       shown_until = done + (ahead < static_cast<double>(left) ? static_cast<std::uint64_t>(ahead) : left);
       shown = claim_of(shown_until).epsilon;
+      seconds_asked += seconds_asking;
     }
     return shown;
   };
