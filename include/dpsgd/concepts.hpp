@@ -10,7 +10,7 @@
 ///                             amplify(event)
 ///     law: a function of (stream, position); the event that amplify returns is what the sampler that runs does
 ///   what it all spends        add(event, steps), spent(delta)                         accountant, accounts
-///   accounting/rdp.hpp
+///   accounting/pld.hpp
 ///     law: never below the true epsilon
 ///   how ranks add up          reduce_scatter(me, send), or all_reduce(me, send)       allreduce::algorithm
 ///   allreduce/ring.hpp

@@ -41,13 +41,13 @@ struct claim {
   std::string unit;        // "one row"
   std::string adjacency;   // "zero-out"
   std::string sampling;    // "Poisson sampling"
-  std::string accountant;  // "RDP"
+  std::string accountant;  // "PLD"
   dpsgd::arithmetic arithmetic = dpsgd::arithmetic::idealised;
   exposure why_not;
 
   bool is_private() const { return !why_not.any() && epsilon < std::numeric_limits<double>::infinity(); }
 
-  /// (epsilon 2.31, delta 1e-06)-DP, unit: one row, zero-out adjacency, Poisson sampling, RDP, idealised arithmetic
+  /// (epsilon 2.31, delta 1e-06)-DP, unit: one row, zero-out adjacency, Poisson sampling, PLD, idealised arithmetic
   /// or: not private: no noise, no clip
   [[gnu::cold]] std::string words() const {
     if (why_not.any()) return "not private: " + why_not.words();

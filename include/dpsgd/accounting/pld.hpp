@@ -413,7 +413,7 @@ class loss_search {
       const double now = best.hi - std::max(lo, best.lo), expected = gap / (grown * grown);
       if (!(now < 3 * expected) && found.narrow) law.widen(std::isinf(found.lo));
       grown = 2;
-      while (grown < 16 && now / (grown * grown) > 0.9 * wanted) grown *= 2;
+      while (grown < 4 && now / (grown * grown) > 0.9 * wanted) grown *= 2;
       next = next == longest ? next + 1 : std::min(longest, next * grown);
       fineness *= 2;
       return true;

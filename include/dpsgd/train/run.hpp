@@ -307,14 +307,16 @@ class training_run {
     return made;
   }
 
-  /// What is shown as spent so far holds for more steps than were released, as many as take a hundred times as long as
-  /// the accountant's answer did: so it costs at most 1 % of the time.
+  /// What is shown as spent so far may hold for some more steps than were released: so many that all answers of the
+  /// accountant together have taken at most 1 % of the time by then.
   [[gnu::cold]] double spent_at_most(std::uint64_t done, double seconds) {
     if (done > shown_until_ || done == report_.target_steps) {
-      const double ahead = 100 * seconds_asking_ * static_cast<double>(done - begun_at_) / seconds;
+      const double seconds_ahead = std::max(0.0, 100 * (seconds_asked_ + seconds_asking_) - seconds);
+      const double ahead = seconds_ahead * static_cast<double>(done - begun_at_) / seconds;
       const std::uint64_t left = report_.target_steps - done;
       shown_until_ = done + (ahead < static_cast<double>(left) ? static_cast<std::uint64_t>(ahead) : left);
       shown_ = claim_after(shown_until_).epsilon;
+      seconds_asked_ += seconds_asking_;
     }
     return shown_;
   }
@@ -343,7 +345,7 @@ class training_run {
   bool stop_ = false;
   double not_finite_ = 0, drawn_ = 0;
   clock::time_point start_, told_;
-  double seconds_asking_ = 0;  // that the accountant's last answer took
+  double seconds_asking_ = 0, seconds_asked_ = 0;  // that the accountant's last answer took, and all before
   std::uint64_t shown_until_ = 0;
   double shown_ = 0;  // spent by shown_until_ steps
 };
