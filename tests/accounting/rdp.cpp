@@ -285,7 +285,7 @@ TEST_CASE("huge numbers of steps and extreme numbers give an epsilon, never NaN"
 // what an accountant does not know does not compile: as a question here, so that the answer can be tested
 namespace {
 struct replace {
-  static constexpr std::string_view name = "replace", unit = "one row";
+  [[maybe_unused]] static constexpr std::string_view name = "replace", unit = "one row";
 };
 }  // namespace
 static_assert(!accounts<rdp_accountant, gaussian_event<replace>>, "different adjacencies do not compose");

@@ -375,7 +375,8 @@ class loss_composition {
 };
 
 /// Bounds of the smallest epsilon at `delta`, both directions, by grids ever finer until the gap is small: at most
-/// max(1e-3 hi, 1e-9), or until `question` lies outside of it, or until a finer grid would not help.
+/// max(1e-3 hi, 1e-9), above 20 a quarter of that, or until `question` lies outside of it, or until a finer grid would
+/// not help.
 class loss_search {
  public:
   loss_search(const std::vector<loss_event>& events, double delta)
@@ -389,7 +390,7 @@ class loss_search {
     while (true) {
       const epsilon_bounds now{std::max({0.0, remove_.best.lo, add_.best.lo}),
                                std::max({0.0, remove_.best.hi, add_.best.hi})};
-      const double gap = std::isinf(now.hi) ? 0 : std::max(1e-3 * now.hi, 1e-9);
+      const double gap = std::isinf(now.hi) ? 0 : std::max((now.hi > 20 ? 2.5e-4 : 1e-3) * now.hi, 1e-9);
       if (now.hi - now.lo <= gap || now.hi <= question || now.lo > question) return {std::min(now.lo, now.hi), now.hi};
       const bool finer = remove_.refine(now.lo, gap);
       const bool finer_too = add_.refine(std::max(now.lo, remove_.best.lo), gap);
