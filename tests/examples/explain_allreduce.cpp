@@ -157,8 +157,10 @@ TEST_CASE("the page opens in a browser, steps through the rounds and shows what 
     return;
   }
   CHECK(dom.find("Allreduce among 5 ranks: circulant and ring</title>") != dom.npos);
-  for (const auto& [page, rounds] : {std::pair{dom, 0}, std::pair{shown(place, place / "pressed.html#round=1"), 2},
-                                     std::pair{shown(place, place / "page.html"), 8}}) {
+  for (const auto& step : {std::pair{dom, 0}, std::pair{shown(place, place / "pressed.html#round=1"), 2},
+                           std::pair{shown(place, place / "page.html"), 8}}) {
+    const auto& page = step.first;
+    const int rounds = step.second;  // (clang 14 captures no structured bindings)
     const auto second = page.find("<h2>ring</h2>");
     REQUIRE(second != page.npos);
     for (const auto& algorithm : j) {
