@@ -74,8 +74,8 @@ claim make_claim(const Accountant& accountant, const Event& event, double delta,
           std::string(Accountant::name),
           Event::exactness,
           why_not};
-  const double epsilon = accountant.spent(delta).epsilon;  // also checks delta
-  if (!why_not.any()) c.epsilon = epsilon;
+  require(delta >= 0, "delta must be a number >= 0; got ", delta);
+  if (!why_not.any()) c.epsilon = accountant.spent(delta).epsilon;
   return c;
 }
 

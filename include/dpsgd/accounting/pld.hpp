@@ -472,15 +472,16 @@ class pld_accountant {
   /// sampled at all, 1 - (1 - q)^T, gives exactly 0. A multiplier of 0 gives infinity below that delta, and hi counts
   /// one below 1/32 as 0. Throws dpsgd::error when delta is negative or NaN, and where rounding leaves nothing that
   /// could be certified (far beyond 10^9 steps).
-  result spent(double delta) const { return answer(delta, std::numeric_limits<double>::quiet_NaN()); }
+  result spent(double delta) const { return answer(delta, std::numeric_limits<double>::quiet_NaN(), true); }
 
-  /// Whether spent(delta).epsilon <= epsilon. Cheaper: grids only as fine as it takes to tell.
-  bool keeps(double epsilon, double delta) const { return answer(delta, epsilon).epsilon <= epsilon; }
+  /// Whether spent(delta).epsilon <= epsilon. Cheaper: grids only as fine as it takes to tell. False
+  /// where spent() would refuse.
+  bool keeps(double epsilon, double delta) const { return answer(delta, epsilon, false).epsilon <= epsilon; }
 
  private:
   static constexpr double least_multiplier = 1.0 / 32;
 
-  [[gnu::noinline]] result answer(double delta, double question) const {
+  [[gnu::noinline]] result answer(double delta, double question, bool refuse) const {
     require(delta >= 0, "delta must be a number >= 0; got ", delta);
     constexpr double infinity = std::numeric_limits<double>::infinity();
     if ((events_.empty() && !exposed_) || delta >= 1) return {0, 0};
@@ -501,7 +502,7 @@ class pld_accountant {
     }
     if (delta >= -std::expm1(log_unsampled)) return {0, 0};
     const double seen = -std::expm1(log_unseen);
-    if (protected_ones.size() == all.size()) return certified(detail::loss_search(all, delta).bounds(question));
+    if (protected_ones.size() == all.size()) return certified(detail::loss_search(all, delta).bounds(question), refuse);
     if (no_noise && delta < seen) return {infinity, infinity};
     auto found = detail::loss_search(all, delta).bounds(question);  // more noise than there is: for lo alone
     found.hi = infinity;
@@ -510,8 +511,8 @@ class pld_accountant {
     return {found.hi, std::min(found.lo, found.hi)};
   }
 
-  static result certified(const detail::epsilon_bounds& found) {
-    require(found.hi < std::numeric_limits<double>::infinity(),
+  static result certified(const detail::epsilon_bounds& found, bool refuse) {
+    require(!refuse || found.hi < std::numeric_limits<double>::infinity(),
             "the PLD accountant cannot certify an epsilon here: rounding errors could exceed delta; ask for a larger "
             "delta, or use rdp_accountant, whose bound is looser but needs no grid");
     return {found.hi, found.lo};
