@@ -190,7 +190,12 @@ int main(int argc, char** argv) {
   app.add_option("--sampling-rate", asked.rate, "q: expected batch size / number of rows, in [0, 1]");
   app.add_option("--noise-multiplier", asked.multiplier, "s: standard deviation of the noise / clipping bound");
   app.add_option("--steps", asked.steps, "T: how many steps; an epoch has 1/q of them")->check(CLI::NonNegativeNumber);
-  app.add_option("--delta", asked.delta, "delta: well below 1 / number of rows")->required();
+  app.add_option("--delta", asked.delta, "delta: in [0, 1), well below 1 / number of rows")
+      ->required()
+      ->check([](const std::string& given) {
+        const double delta = std::strtod(given.c_str(), nullptr);
+        return delta >= 0 && delta < 1 ? std::string() : "delta must lie in [0, 1); got " + given;
+      });
   app.add_option("--target-epsilon", asked.target,
                  "find the noise, the steps or the rate that just keeps this epsilon");
   app.add_option("--accountant", accountant,

@@ -275,8 +275,9 @@ int main(int argc, char** argv) {
                                      : "the " + std::to_string(r.right.size()) + " sizes that it serves")
               << std::endl;
     print_table(r);
-    std::fflush(stdout);
-    return 0;
+    if (std::fflush(stdout) == 0 && std::cout) return 0;
+    std::cerr << "grade: cannot write to standard output\n";
+    return 2;
   } catch (const std::exception& e) {
     std::cerr << "grade: " << e.what() << '\n';
     return 2;

@@ -9,7 +9,9 @@
 #include <cerrno>
 #include <cmath>
 #include <cstring>
+#include <exception>
 #include <filesystem>
+#include <functional>
 #include <iostream>
 #include <limits>
 #include <nlohmann/json.hpp>
@@ -293,55 +295,73 @@ int train(World& world, settings asked, const dpsgd::schema& columns, const reco
                               : NAN;
   const double rmse = has_test && regression ? std::sqrt(tested->squared_error / tested->records) : NAN;
 
-  if (!asked.save.empty() && !report.stopped)
-    dpsgd::save_model(model, asked.save, claim.str() + "\nschema " + console::schema_digest(asked.schema));
-  if (!asked.json.empty()) {
-    nlohmann::ordered_json j;
-    j["test_accuracy"] = number(accuracy), j["majority_accuracy"] = number(majority);
-    j["test_loss"] = number(has_test ? tested->loss / tested->records : NAN), j["test_rmse"] = number(rmse);
-    j["epsilon"] = number(report.claim.epsilon), j["epsilon_all_runs"] = number(epsilon_all_runs), j["delta"] = p.delta;
-    j["private"] = report.claim.is_private(), j["claim"] = claim.str();
-    j["steps"] = report.steps, j["steps_here"] = report.steps_here,
-    j["stopped"] = report.stopped || report.out_of_budget;
-    j["ranks"] = world.size(), j["records"] = all;
-    j["train_positions"] = mine.train.all(), j["test_positions"] = mine.test.all();
-    j["dropped"] = dropped[0] + dropped[1], j["not_finite"] = report.not_finite.value;
-    j["seconds_read"] = seconds_read, j["seconds_training"] = report.seconds;
-    j["seconds_per_epoch"] = number(per_epoch), j["records_per_second"] = number(per_second), j["peak_rss_mib"] = peak;
-    j["parameters"] = model.parameters().size(), j["features"] = columns.width();
-    j["version"] = dpsgd::version, j["settings"] = to_json(asked, p, world.size(), by_mpirun);
-    if (asked.json == "-") std::cout << j.dump(2) << std::endl;
-    else dpsgd::write_durably(asked.json, j.dump(2) + "\n");
-  }
-
-  if (report.not_finite.value > 0)
-    warn(dpsgd::text(report.not_finite.value, " gradients were not finite and counted as zero (not private)"));
-  auto& out = asked.json == "-" ? std::cerr : std::cout;
-  if (report.stopped) {
-    out << "stopped after step " << report.steps << " of " << report.target_steps << "; so far: " << claim.str()
-        << '\n';
-    if (asked.checkpoint.empty()) {
-      std::cerr << "train_mlp: the run cannot be resumed: it had no --checkpoint\n";
-      return console::failed;
+  // Said first, then written: what cannot be written must not hide what was spent, nor the one file the other.
+  const auto say = [&]() -> int {
+    if (report.not_finite.value > 0)
+      warn(dpsgd::text(report.not_finite.value, " gradients were not finite and counted as zero (not private)"));
+    auto& out = asked.json == "-" ? std::cerr : std::cout;
+    if (report.stopped) {
+      out << "stopped after step " << report.steps << " of " << report.target_steps << "; so far: " << claim.str()
+          << '\n';
+      if (asked.checkpoint.empty()) {
+        std::cerr << "train_mlp: the run cannot be resumed: it had no --checkpoint\n";
+        return console::failed;
+      }
+      out << "to go on, give the same options and --resume\n";
+      return console::resumable;
     }
-    out << "to go on, give the same options and --resume\n";
-    return console::resumable;
-  }
-  if (report.out_of_budget)
-    out << "stopped after step " << report.steps << " of " << report.target_steps << ": the ledger's budget is spent\n";
-  out.precision(4);
-  if (dropped[0] + dropped[1] > 0) out << "rows dropped: " << dpsgd::not_private{dropped[0] + dropped[1]} << '\n';
-  if (has_test && regression) out << "test error, root mean square: " << dpsgd::not_private{rmse} << '\n';
-  else if (has_test)
-    out << "test accuracy: " << dpsgd::not_private{accuracy}
-        << "; always the commonest class: " << dpsgd::not_private{majority} << '\n';
-  else out << "test accuracy: not measured, there are no test records\n";
-  out << "privacy: " << claim.str() << '\n';
-  if (book) out << "all runs in " << asked.ledger << ": epsilon " << dpsgd::rounded_up(epsilon_all_runs) << '\n';
-  out.precision(3);
-  if (report.steps_here > 0)
-    out << per_epoch << " s per epoch, " << console::brief(per_second) << " records per second" << std::endl;
-  return report.out_of_budget || !console::printed() ? console::failed : console::done;
+    if (report.out_of_budget)
+      out << "stopped after step " << report.steps << " of " << report.target_steps
+          << ": the ledger's budget is spent\n";
+    out.precision(4);
+    if (dropped[0] + dropped[1] > 0) out << "rows dropped: " << dpsgd::not_private{dropped[0] + dropped[1]} << '\n';
+    if (has_test && regression) out << "test error, root mean square: " << dpsgd::not_private{rmse} << '\n';
+    else if (has_test)
+      out << "test accuracy: " << dpsgd::not_private{accuracy}
+          << "; always the commonest class: " << dpsgd::not_private{majority} << '\n';
+    else out << "test accuracy: not measured, there are no test records\n";
+    out << "privacy: " << claim.str() << '\n';
+    if (book) out << "all runs in " << asked.ledger << ": epsilon " << dpsgd::rounded_up(epsilon_all_runs) << '\n';
+    out.precision(3);
+    if (report.steps_here > 0)
+      out << per_epoch << " s per epoch, " << console::brief(per_second) << " records per second" << std::endl;
+    return report.out_of_budget || !console::printed() ? console::failed : console::done;
+  };
+  const auto save_model = [&] {
+    if (!asked.save.empty() && !report.stopped)
+      dpsgd::save_model(model, asked.save, claim.str() + "\nschema " + console::schema_digest(asked.schema));
+  };
+  const auto write_json = [&] {
+    if (!asked.json.empty()) {
+      nlohmann::ordered_json j;
+      j["test_accuracy"] = number(accuracy), j["majority_accuracy"] = number(majority);
+      j["test_loss"] = number(has_test ? tested->loss / tested->records : NAN), j["test_rmse"] = number(rmse);
+      j["epsilon"] = number(report.claim.epsilon), j["epsilon_all_runs"] = number(epsilon_all_runs),
+      j["delta"] = p.delta;
+      j["private"] = report.claim.is_private(), j["claim"] = claim.str();
+      j["steps"] = report.steps, j["steps_here"] = report.steps_here,
+      j["stopped"] = report.stopped || report.out_of_budget;
+      j["ranks"] = world.size(), j["records"] = all;
+      j["train_positions"] = mine.train.all(), j["test_positions"] = mine.test.all();
+      j["dropped"] = dropped[0] + dropped[1], j["not_finite"] = report.not_finite.value;
+      j["seconds_read"] = seconds_read, j["seconds_training"] = report.seconds;
+      j["seconds_per_epoch"] = number(per_epoch), j["records_per_second"] = number(per_second),
+      j["peak_rss_mib"] = peak;
+      j["parameters"] = model.parameters().size(), j["features"] = columns.width();
+      j["version"] = dpsgd::version, j["settings"] = to_json(asked, p, world.size(), by_mpirun);
+      if (asked.json == "-") std::cout << j.dump(2) << std::endl;
+      else dpsgd::write_durably(asked.json, j.dump(2) + "\n");
+    }
+  };
+  const int status = say();
+  std::exception_ptr trouble;
+  for (const auto& write : {std::function<void()>(save_model), std::function<void()>(write_json)}) try {
+      write();
+    } catch (...) {
+      if (!trouble) trouble = std::current_exception();
+    }
+  if (trouble) std::rethrow_exception(trouble);
+  return status == console::done && !console::printed() ? console::failed : status;
 }
 
 /// Ranks are threads of this process, and the file is read once, by as many.

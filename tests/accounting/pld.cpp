@@ -346,6 +346,21 @@ TEST_CASE("the claim uses hi") {
   CHECK(c.words().find("PLD") != std::string::npos);
 }
 
+TEST_CASE("rates just below 1 are answered, and spend hardly less than rate 1") {  // some never were
+  for (const double s : {0.05, 0.1, 0.3})
+    for (const std::uint64_t steps : {1, 1000})
+      for (const double missed : {1e-4, 1e-8, 1e-11}) {
+        pld_accountant all, nearly;
+        all.add(gaussian_event<zero_out>{s}, steps);
+        nearly.add(poisson_sampled{1 - missed, gaussian_event<zero_out>{s}}, steps);
+        const auto one = all.spent(1e-5), other = nearly.spent(1e-5);
+        INFO("s ", s, ", steps ", steps, ", 1 - q ", missed);
+        CHECK(other.epsilon_lo <= one.epsilon);
+        CHECK(other.epsilon >= one.epsilon_lo * (1 - 1e-3));
+        CHECK(other.epsilon - other.epsilon_lo <= 1e-3 * other.epsilon);
+      }
+}
+
 // what an accountant does not know does not compile: as a question here, so that the answer can be tested
 namespace {
 struct replace {

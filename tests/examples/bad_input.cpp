@@ -269,6 +269,15 @@ TEST_CASE("bad input: a full disk while a checkpoint is written leaves the previ
   CHECK_MESSAGE(again.status == 0, again.err);
 }
 
+TEST_CASE("bad input: a model that cannot be saved hides neither the claim nor the JSON") {
+  const small_task task;
+  const auto result = run(task, task.train({"--save", "/dev/full", "--json", task / "result.json"}));
+  CHECK(result.status == 1);
+  CHECK_MESSAGE(result.out.find("privacy: (epsilon ") != std::string::npos, result.out);
+  CHECK_MESSAGE(result.err.find("/dev/full: cannot write to it") != std::string::npos, result.err);
+  CHECK(contents(task / "result.json").find("\"epsilon\"") != std::string::npos);
+}
+
 TEST_CASE("bad input: a full disk while the ledger is written releases no step") {
   const small_task task;
   write(task / "data.csv.ledger", "");

@@ -120,7 +120,8 @@ class sampled_gaussian_loss {
   loss_law lower(loss_grid& grid) const {
     loss_law law{0, {}, tail_};
     double t = left_;
-    if (loss(t) - floor_ < grid.step / 2) t = place(floor_ + grid.step / 2);  // (tiny rates: nearly all of B is here)
+    if (loss(t) - floor_ < grid.step / 2)  // (tiny rates: nearly all of B is here)
+      t = std::max(left_, place(floor_ + grid.step / 2));
     const auto first = piece(t, -infinity);
     law.offset = grid.offset = loss(t) + std::log1p(first.mean / steepness_at(t));
     law.add(0, grid.offset, first.log_mass);
@@ -130,7 +131,8 @@ class sampled_gaussian_loss {
       const double e = grid.loss(knot);
       const auto [width, log_mass] = width_with_mean(t, steepness_at(t) * std::expm1(e - l));
       if (width > 0) law.add(knot, e, log_mass);
-      t = width > 0 ? t + width : std::max(place(e), std::nextafter(t, right_));  // leaving something out is valid too
+      t = width > 0 ? t + width  // leaving something out is valid too
+                    : std::max(place(e), std::nextafter(t + s_ * s_ * grid.step, right_));
     }
     return law;
   }
