@@ -155,11 +155,9 @@ class training_run {
   }
 
  private:
-  using cast_clip = std::remove_cvref_t<decltype(std::declval<Cast>().clip)>;
-  using cast_noise = std::remove_cvref_t<decltype(std::declval<Cast>().noise)>;
-  using cast_sampling = std::remove_cvref_t<decltype(std::declval<Cast>().sampling)>;
-  using cast_optimizer = std::remove_cvref_t<decltype(std::declval<Cast>().optimizer)>;
-  using cast_backend = std::remove_reference_t<decltype(std::declval<Cast>().backend)>;
+  using clip_type = std::remove_cvref_t<decltype(std::declval<Cast>().clip)>;
+  using optimizer_type = std::remove_cvref_t<decltype(std::declval<Cast>().optimizer)>;
+  using backend_type = std::remove_reference_t<decltype(std::declval<Cast>().backend)>;
   using event_type = typename Cast::event_type;
   using clock = std::chrono::steady_clock;
   static double seconds_since(clock::time_point start) {
@@ -182,7 +180,7 @@ class training_run {
                            use_.noise.variance(sensitivity_) / (expected_batch_ * expected_batch_)};
     release(use_.noise, {key_, domain::noise, at_, 0}, sensitivity_, expected_batch_, use_.optimizer.rule(facts),
             mine.first, my_weights, sum_.data(), parameters_.data(), moments_);
-    if (mine.first + my_weights < mine.first + mine.count) parameters_[size_] = wish_to_stop;
+    if (my_weights < mine.count) parameters_[size_] = wish_to_stop;  // the last coordinate is mine
 
     vector_.gather(parameters_.data());
     stop_ = parameters_[size_] > 0;
@@ -191,11 +189,11 @@ class training_run {
 
   /// Throws dpsgd::error on impossible settings, and where the ranks do not agree.
   [[gnu::cold]] void check() {
-    if constexpr (bounded<cast_clip>) sensitivity_ = use_.clip.sensitivity().value;
+    if constexpr (bounded<clip_type>) sensitivity_ = use_.clip.sensitivity().value;
     if constexpr (requires { use_.sampling.rate; })
       require(use_.sampling.rate >= 1e-9 && use_.sampling.rate <= 1,
               "the sampling rate must lie in (0, 1], and be at least 1e-9; got ", use_.sampling.rate);
-    if constexpr (bounded<cast_clip>)
+    if constexpr (bounded<clip_type>)
       require(sensitivity_ >= 1e-15 && sensitivity_ <= 1e15,
               "the clip bound must lie in [1e-15, 1e15], so that floats hold it; got ", sensitivity_);
     if constexpr (requires { use_.noise.multiplier; })
@@ -333,10 +331,10 @@ class training_run {
   double expected_batch_;
   decltype(bind<float>(std::declval<Cast>().allreduce, std::declval<Cast>().world, std::size_t{})) vector_;
   buffer<float> sum_, parameters_;  // size_ + 1 elements: the wish to stop is the last
-  std::array<buffer<float>, cast_optimizer::moments> moment_memory_;
-  std::array<float*, cast_optimizer::moments> moments_;
-  typename cast_backend::weights weights_;
-  clipped_sum_workspace<cast_backend, Model, typename Cast::norms_type> clipped_sum_;
+  std::array<buffer<float>, optimizer_type::moments> moment_memory_;
+  std::array<float*, optimizer_type::moments> moments_;
+  typename backend_type::weights weights_;
+  clipped_sum_workspace<backend_type, Model, typename Cast::norms_type> clipped_sum_;
   std::vector<std::uint32_t> rows_;  // of this step
   random_key key_;
   training_state state_;
