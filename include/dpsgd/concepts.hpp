@@ -1,27 +1,25 @@
 /// Every extension point of dpsgd and its law, on one page. testing/laws.hpp tests your own type against its law.
 ///
-///   to change                 write a type with                                       concept                  example
-///   how gradients are bounded factor(norm), sensitivity()                             clip_policy privacy/clip.hpp
+///   to change                 write a type with                                     concept and an example
+///   how gradients are bounded factor(norm), sensitivity()                           clip_policy, privacy/clip.hpp
 ///     law: norm * factor(norm) <= sensitivity()
-///   what is added             draw(stream, block, sensitivity, out), event(...)       noise_policy privacy/noise.hpp
+///   what is added             draw(stream, block, sensitivity, out), event(...)     noise_policy, privacy/noise.hpp
 ///     law: a function of (stream, coordinate); standard deviation = multiplier x sensitivity of the sum
-///   who joins a step          expected_batch(N), draw(stream, records, rows),         sampling_policy
-///   privacy/sampling.hpp
-///                             amplify(event)
+///   who joins a step          expected_batch(N), draw(stream, records, rows),       sampling_policy,
+///                             amplify(event)                                          privacy/sampling.hpp
 ///     law: a function of (stream, position); the event that amplify returns is what the sampler that runs does
-///   what it all spends        add(event, steps), spent(delta)                         accountant, accounts
-///   accounting/pld.hpp
+///   what it all spends        add(event, steps), spent(delta)                       accountant, accounting/pld.hpp
 ///     law: never below the true epsilon
-///   how ranks add up          reduce_scatter(me, send), or all_reduce(me, send)       allreduce::algorithm
-///   allreduce/ring.hpp
-///     law: every contribution counts once in every block (verify, prove)
-///   how ranks talk            rank(), size(), exchange(sends, receives)               communicator comm/threads.hpp a
-///   layer                   outputs, forward, backward [, tensors, gradient, norms] layer nn/linear.hpp
+///   how ranks add up          reduce_scatter(me, send), or all_reduce(me, send)     allreduce::algorithm,
+///     law: every contribution counts once in every block (verify, prove)              allreduce/ring.hpp
+///   how ranks talk            rank(), size(), exchange(sends, receives)             communicator, comm/threads.hpp
+///   a layer                   outputs, forward, backward [, tensors, gradient,      layer, nn/linear.hpp
+///                             norms]
 ///     law: gradients agree with finite differences; rows do not mix; norms are those of the gradients
-///   a step of the optimizer   moments, rule(facts).step(weight, gradient, moments)    optimizer optim/sgd.hpp the
-///   learning rate         factor(step, steps)                                     learning_rate_schedule
-///   optim/schedules.hpp where it is computed      the operations of cpu/backend.hpp                       backend
-///   cpu/backend.hpp
+///   a step of the optimizer   moments, rule(facts).step(weight, gradient, moments)  optimizer, optim/sgd.hpp
+///   the learning rate         factor(step, steps)                                   learning_rate_schedule,
+///                                                                                     optim/schedules.hpp
+///   where it is computed      the operations of cpu/backend.hpp                     backend, cpu/backend.hpp
 #pragma once
 
 #include "dpsgd/accounting/events.hpp"

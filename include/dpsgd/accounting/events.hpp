@@ -1,8 +1,8 @@
 /// Privacy events: what one training step did, as a type that carries what an accountant needs and nothing else.
 ///
 /// A clip says its sensitivity, noise turns that into an event, sampling amplifies the event:
-///   sampling.amplify(noise.event(clip.sensitivity()))  ->  poisson_sampled<gaussian_event<zero_out>>{rate,
-///   {multiplier}}
+///   sampling.amplify(noise.event(clip.sensitivity()))
+///     ->  poisson_sampled<gaussian_event<zero_out>>{rate, {multiplier}}
 /// An accountant adds up the events that it knows (`accounts`). What it does not know does not compile.
 ///
 /// An event type has

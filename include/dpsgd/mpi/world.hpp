@@ -9,7 +9,7 @@
 ///     is aborted when the process exits, with the process's exit status. So is the job of a rank whose wait was in
 ///     vain (peer_lost, interrupted), wherever that was caught: an orderly MPI_Finalize would wait for the lost peer.
 ///   - A handler inside the world's block, after which main returns, looks like success: call world.abort(status)
-///   there.
+///     there.
 #pragma once
 
 // Without the C++ bindings, which MPI dropped in 2012 and which take a quarter of a second to compile.

@@ -4,10 +4,10 @@
 ///     std::size_t outputs(std::size_t inputs) const;                  // columns of y for so many columns of x
 ///     void forward(auto& b, auto w, auto x, auto y) const;            // y (batch, out) from x (batch, in)
 ///     void backward(auto& b, auto w, auto x, auto y, auto dy, auto dx) const;   // dx = dL/dx, one row an example
-///     static constexpr bool in_place = true;     // if y may lie where x lay and dx where dy lay: backward does
-///     without x static constexpr bool backward_needs_output = false;   // if backward does without y, so that the next
-///     layer may
-///                                                             // work in place
+///     static constexpr bool in_place = true;                // if y may lie where x lay and dx where dy lay: backward
+///                                                           // does without x
+///     static constexpr bool backward_needs_output = false;  // if backward does without y, so that the next layer may
+///                                                           // work in place
 ///     // with parameters also
 ///     std::array<tensor_shape, K> tensors(std::size_t inputs) const;  // w[k] and g[k] have these shapes
 ///     void gradient(auto& b, auto x, auto dy, auto g) const;          // g[k] += sum over the rows of dL/dw[k]

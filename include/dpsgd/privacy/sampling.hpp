@@ -3,8 +3,7 @@
 /// A sampling policy is a plain struct with
 ///   double expected_batch(N) const                     what the sum is divided by; N is the public number of positions
 ///   void draw(stream, records, rows) const             appends the local numbers of the drawn records, ascending
-///   ... amplify(event) const                           the event of the sampled step; absent for what it cannot
-///   amplify
+///   ... amplify(event) const                           the event of the sampled step; absent where it cannot amplify
 /// Law: who is drawn is a function of (stream, position): any number of ranks draws the same records, and a record
 /// joins whatever the others do.
 #pragma once

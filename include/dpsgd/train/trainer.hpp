@@ -1,8 +1,8 @@
 /// DP-SGD on any number of ranks, by the policies that it is given.
 ///
-///   dpsgd::trainer trainer{world, flat_clip{1.0}, gaussian_noise{0.9}, poisson_sampling{0.01},
-///   allreduce::circulant{}}; const auto report = trainer.fit(model, shard(train, world), {.steps = 1000,
-///   .learning_rate = 0.5, .delta = 1e-6}); std::cout << report.claim;
+///   dpsgd::trainer trainer{world, flat_clip{1.0}, gaussian_noise{0.9}, poisson_sampling{0.01}, allreduce::circulant{}};
+///   const auto report = trainer.fit(model, shard(train, world), {.steps = 1000, .learning_rate = 0.5, .delta = 1e-6});
+///   std::cout << report.claim;
 ///
 /// The policies are found by their concepts, in any order; what is absent has a default. A pairing whose privacy claim
 /// would be false does not compile. The algorithm itself is in train/run.hpp.
