@@ -105,7 +105,8 @@ TEST_CASE("a ledger remembers what was spent, over runs and over processes") {
   {
     ledger book(file, digest, rows);
     CHECK(book.runs().empty());
-    book.begin(event);
+    const auto id = book.begin(event);
+    CHECK(book.runs().back().id == id);
     CHECK(book.granted() == 0);
     book.reserve(50), book.reserve(50);
     CHECK(book.granted() == 100);
@@ -128,6 +129,9 @@ TEST_CASE("a ledger remembers what was spent, over runs and over processes") {
   CHECK(std::get<poisson_sampled<gaussian_event<zero_out>>>(book.runs()[0].event) == event);
   CHECK(std::get<gaussian_event<zero_out>>(book.runs()[1].event) == other_event);
   CHECK(book.runs()[1].steps == 5);
+  CHECK(book.has(book.runs()[0].id));
+  CHECK(book.runs()[0].id != book.runs()[1].id);
+  CHECK_FALSE(book.has(0));
 
   rdp_accountant from_ledger, by_hand;
   book.add_to(from_ledger);
@@ -176,7 +180,7 @@ TEST_CASE("a ledger of other data, of another format or of a newer version is re
   CHECK_THROWS_WITH_AS(ledger(file, "0123456789abcdef", rows), doctest::Contains("belongs to another data set"), error);
   CHECK_THROWS_WITH_AS(ledger(file, digest, rows + 1), doctest::Contains("belongs to another data set"), error);
   CHECK(content(file) == before);
-  for (const std::string text : {"name,age\nx,3\n", "x", "dpsgd-ledger 1 data=0123", "\n", "dpsgd-ledger\n"}) {
+  for (const std::string text : {"name,age\nx,3\n", "x", "dpsgd-ledger 2 data=0123", "\n", "dpsgd-ledger\n"}) {
     const auto not_ours = dir.path / "other";
     put(not_ours, text);
     CHECK_THROWS_AS(ledger(not_ours, digest, rows), error);

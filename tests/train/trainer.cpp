@@ -400,18 +400,31 @@ TEST_CASE("a checkpoint is not resumed with other noise, clip or sampling: one c
 TEST_CASE("a run is resumed under the ledger that it was entered in, and no other") {
   const auto data = make_data();
   const scratch dir;
-  const auto fit = [&](const char* name, std::uint64_t steps, bool resume) {
-    ledger book(dir.path / name, data.digest().hex(), data.universe());
+  // Without a name: no ledger.
+  const auto fit = [&](const char* name, const char* checkpoints, std::uint64_t steps, bool resume) {
+    std::optional<ledger> book;
     journal keep;
-    keep.keep(book);
-    keep.keep_checkpoints(dir.path / "kept", "toy", resume);
+    if (name) keep.keep(book.emplace(dir.path / name, data.digest().hex(), data.universe()));
+    keep.keep_checkpoints(dir.path / checkpoints, "toy", resume);
     mlp model({width, 8, 1});
     trainer t{flat_clip{}, gaussian_noise{}, poisson_sampling{0.1}};
     return t.fit(model, data, {.steps = steps, .delta = 1e-5, .journal = &keep});
   };
-  fit("one", 20, false);
-  CHECK_THROWS_WITH_AS(fit("two", 40, true), doctest::Contains("not the ledger that the run was entered in"), error);
-  CHECK(fit("one", 40, true).steps == 40);
+  fit("one", "kept", 20, false);
+  const auto refused = doctest::Contains("not the ledger that the run was entered in");
+  CHECK_THROWS_WITH_AS(fit("two", "kept", 40, true), refused, error);
+  fit("two", "of two", 20, false);  // as many equal steps: still another run
+  CHECK_THROWS_WITH_AS(fit("two", "kept", 40, true), refused, error);
+  CHECK_THROWS_WITH_AS(fit(nullptr, "kept", 40, true), doctest::Contains("was entered in a ledger"), error);
+  std::filesystem::copy_file(dir.path / "one", dir.path / "earlier");
+  CHECK(fit("one", "kept", 40, true).steps == 40);
+  CHECK(fit("one", "kept", 60, true).steps == 60);  // resumed twice
+  CHECK_THROWS_WITH_AS(fit("earlier", "kept", 80, true), refused, error);
+
+  // What no ledger counted cannot be entered in one later.
+  fit(nullptr, "uncounted", 20, false);
+  CHECK_THROWS_WITH_AS(fit("one", "uncounted", 40, true), doctest::Contains("was entered in no ledger"), error);
+  CHECK(fit(nullptr, "uncounted", 40, true).steps == 40);
 }
 
 TEST_CASE("a record on two ranks would count twice: it is refused") {

@@ -4,10 +4,11 @@
 /// returns those that did not. A crash therefore over-counts by at most one reservation, and never under-counts.
 ///
 /// It is text, one record a line, only ever appended to (docs/decisions/ledger-format.md):
-///   dpsgd-ledger 1 data=9c1185a5c5e9fc54 rows=1200000 #b3f1...   which data
-///   run poisson-gaussian zero-out rate=0.0002 multiplier=0.9 #...  a run begins: the event of each of its steps
-///   reserve 234 #...                                               its steps up to the 234th may run
-///   settle 200 #...                                                200 were released, and no others
+///   dpsgd-ledger 2 data=9c1185a5c5e9fc54 rows=1200000 #b3f1...                      which data
+///   run 51c06fd23a97be84 poisson-gaussian zero-out rate=0.0002 multiplier=0.9 #...  a run begins: its number, drawn
+///                                                                                   at random, and each step's event
+///   reserve 234 #...                                                                its steps up to the 234th may run
+///   settle 200 #...                                                                 200 were released, and no others
 /// The number after # is a checksum of the line and of all lines before it.
 #pragma once
 
@@ -32,6 +33,7 @@
 #include "dpsgd/accounting/events.hpp"
 #include "dpsgd/core/durable_file.hpp"
 #include "dpsgd/core/error.hpp"
+#include "dpsgd/core/random.hpp"
 
 namespace dpsgd {
 
@@ -49,6 +51,7 @@ constexpr std::uint64_t reservation(std::uint64_t done, std::uint64_t target) {
 class ledger {
  public:
   struct run {
+    std::uint64_t id;  // drawn at random, never 0
     recorded_event event;
     std::uint64_t steps = 0;    // that count as released: the last reserve or settle
     std::uint64_t settled = 0;  // of them known to be released
@@ -71,7 +74,7 @@ class ledger {
            ": another run has it open; the runs on one data set spend its budget one after the "
            "other, so wait for that one to end");
     }
-    const std::string header = "dpsgd-ledger 1 data=" + std::string(digest) + " rows=" + std::to_string(rows);
+    const std::string header = "dpsgd-ledger 2 data=" + std::string(digest) + " rows=" + std::to_string(rows);
     read(header);
     if (size_ == 0) {
       append(header);
@@ -81,13 +84,22 @@ class ledger {
   }
 
   /// A run begins, or goes on from a checkpoint under a new key: from here on each step is one `event`. Also called in
-  /// the middle of a run when its event changes. What earlier runs left reserved stays counted.
+  /// the middle of a run when its event changes. What earlier runs left reserved stays counted. Returns the run's
+  /// number, by which a checkpoint knows its ledger again.
   template <class Event>
-  void begin(const Event& event) {
+  std::uint64_t begin(const Event& event) {
     event.check();
-    append("run " + event_words(event));
-    runs_.push_back({event, 0, 0});
+    const auto words = random_key::fresh().words;
+    const auto id = std::max(std::uint64_t{words[0]} << 32 | words[1], std::uint64_t{1});
+    append("run " + hex(id) + " " + event_words(event));
+    runs_.push_back({id, event, 0, 0});
     begun_ = true;
+    return id;
+  }
+
+  /// Whether the run of this number is entered here.
+  bool has(std::uint64_t id) const {
+    return std::any_of(runs_.begin(), runs_.end(), [&](const run& r) { return r.id == id; });
   }
 
   /// Counts `steps` more steps of this run. They may run once this has returned. Cost: one short write and one
@@ -145,11 +157,12 @@ class ledger {
     return before;
   }
 
-  static std::string sum_text(std::uint64_t sum) {
-    std::string digits = " #0000000000000000";
-    for (std::size_t i = 0; i < 16; ++i) digits[2 + i] = "0123456789abcdef"[sum >> (60 - 4 * i) & 15];
+  static std::string hex(std::uint64_t number) {
+    std::string digits(16, '0');
+    for (std::size_t i = 0; i < 16; ++i) digits[i] = "0123456789abcdef"[number >> (60 - 4 * i) & 15];
     return digits;
   }
+  static std::string sum_text(std::uint64_t sum) { return " #" + hex(sum); }
 
   /// The event of these words, if they are of its kind and nothing else.
   template <class Event>
@@ -177,9 +190,9 @@ class ledger {
     return found;
   }
 
-  static std::optional<std::uint64_t> parse_count(std::string_view digits) {
+  static std::optional<std::uint64_t> parse_count(std::string_view digits, int base = 10) {
     std::uint64_t count = 0;
-    const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), count);
+    const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), count, base);
     if (error != std::errc{} || end != digits.data() + digits.size()) return {};
     return count;
   }
@@ -228,8 +241,8 @@ class ledger {
     const auto text = line.substr(0, line.size() - sum_size);
     sum_ = checksum(sum_, text);
     if (number == 1) {
-      require(text.starts_with("dpsgd-ledger 1 "), "ledger ", file_.string(),
-              ":1: a newer dpsgd wrote this file; use that version");
+      require(text.starts_with("dpsgd-ledger 2 "), "ledger ", file_.string(),
+              ":1: another version of dpsgd wrote this file; use that version");
       require(text == header, "ledger ", file_.string(), ":1: it belongs to another data set (", text.substr(15),
               ") than this one (", std::string_view(header).substr(15), "); name this data set's own ledger");
       return;
@@ -237,11 +250,14 @@ class ledger {
     const auto space = std::min(text.find(' '), text.size() - 1);
     const auto word = text.substr(0, space), argument = text.substr(space + 1);
     if (word == "run") {
-      const auto event = parse_any(argument, static_cast<const recorded_event*>(nullptr));
-      require(event.has_value(), "ledger ", file_.string(), ":", number, ": '", argument,
+      const auto id = parse_count(argument.substr(0, 16), 16);
+      if (!id || argument.size() < 17 || argument[16] != ' ') damaged(number, "this record makes no sense");
+      const auto words = argument.substr(17);
+      const auto event = parse_any(words, static_cast<const recorded_event*>(nullptr));
+      require(event.has_value(), "ledger ", file_.string(), ":", number, ": '", words,
               "' is no event that this version of dpsgd knows; use the version that wrote it");
       std::visit([](const auto& e) { e.check(); }, *event);
-      runs_.push_back({*event, 0, 0});
+      runs_.push_back({*id, *event, 0, 0});
       return;
     }
     const auto count = parse_count(argument);

@@ -26,12 +26,14 @@ namespace dpsgd {
 
 namespace detail {
 
-/// `event` is what each of its steps was: steps of another event are another claim.
+/// `event` is what each of its steps was: steps of another event are another claim. `run`: its number in the ledger, 0
+/// without one.
 inline void save(const training_state& state, const std::filesystem::path& file, std::string_view description,
-                 std::string_view event) {
-  sealed_writer out("dpsgd-checkpoint 1");
+                 std::string_view event, std::uint64_t run) {
+  sealed_writer out("dpsgd-checkpoint 2");
   out.put(description);
   out.put(event);
+  out.put(run);
   out.put(state.step);
   out.put(std::span<const float>(state.parameters));
   out.put(std::uint64_t{state.moments.size()});
@@ -39,16 +41,18 @@ inline void save(const training_state& state, const std::filesystem::path& file,
   out.write(file);
 }
 
-/// Throws dpsgd::error when the file is damaged or of another model, optimizer, description or event.
-inline void load(training_state& state, const std::filesystem::path& file, std::string_view description,
-                 std::string_view event) {
-  sealed_reader in(file, "dpsgd-checkpoint 1");
+/// Returns the run's number. Throws dpsgd::error when the file is damaged or of another model, optimizer, description or
+/// event.
+inline std::uint64_t load(training_state& state, const std::filesystem::path& file, std::string_view description,
+                          std::string_view event) {
+  sealed_reader in(file, "dpsgd-checkpoint 2");
   const auto theirs = in.get_text();
   require(theirs == description, file.string(), ": this checkpoint is of another run: it has ", theirs, ", this one ",
           description);
   const auto steps_were = in.get_text();
   require(steps_were == event, file.string(), ": this checkpoint's steps were ", steps_were, ", this run's would be ",
           event, ": one claim cannot cover both; resume with the same clip, noise and sampling");
+  const auto run = in.get<std::uint64_t>();
   state.step = in.get<std::uint64_t>();
   in.get(state.parameters);
   const auto count = in.get<std::uint64_t>();
@@ -56,6 +60,7 @@ inline void load(training_state& state, const std::filesystem::path& file, std::
           " moments, not ", state.moments.size(), ")");
   for (auto& m : state.moments) in.get(m);
   require(in.at_end(), file.string(), ": there is more in this checkpoint than there should be");
+  return run;
 }
 
 }  // namespace detail
@@ -84,14 +89,11 @@ class basic_journal : public journal_base {
 
   void begin(training_state& state, const recorded_event& event, std::uint64_t target) override {
     event_ = std::visit([](const auto& e) { return event_words(e); }, event);
-    if (resume_) detail::load(state, file_, description_, event_);
+    std::uint64_t run = 0;
+    if (resume_) run = detail::load(state, file_, description_, event_);
     begun_at_ = state.step, target_ = target;
+    if (resume_) check_ledger(run, event);
     if (!book_) return;
-    std::uint64_t counted = 0;  // the steps that are resumed were entered when they ran, in the right ledger
-    for (const auto& run : book_->runs())
-      if (run.event == event) counted += run.steps;
-    require(counted >= begun_at_, "the ledger counts ", counted, " steps of this kind, but the checkpoint ",
-            file_.string(), " has ", begun_at_, ": it is not the ledger that the run was entered in; name that one");
     std::visit(
         [&](const auto& e) {
           if (budget_) {
@@ -99,7 +101,7 @@ class basic_journal : public journal_base {
             book_->add_to(before);
             left_ = most_steps(*budget_, e, before);
           }
-          book_->begin(e);
+          run_ = book_->begin(e);
         },
         event);
   }
@@ -113,7 +115,7 @@ class basic_journal : public journal_base {
   }
 
   void checkpoint(const training_state& state) override {
-    if (!file_.empty()) detail::save(state, file_, description_, event_);
+    if (!file_.empty()) detail::save(state, file_, description_, event_, run_);
     if (book_) {
       left_ += book_->granted() - (state.step - begun_at_);
       book_->settle(state.step - begun_at_);
@@ -121,11 +123,28 @@ class basic_journal : public journal_base {
   }
 
  private:
+  /// The steps that are resumed were entered when they ran: this must be the ledger that they were entered in.
+  void check_ledger(std::uint64_t run, const recorded_event& event) const {
+    if (!book_)
+      return require(run == 0, "the run of the checkpoint ", file_.string(),
+                     " was entered in a ledger; resume it with that one, so that all of its steps are counted");
+    require(run != 0, "the run of the checkpoint ", file_.string(),
+            " was entered in no ledger, so this one would count only a part of it; resume it without a ledger");
+    require(book_->has(run), "the run of the checkpoint ", file_.string(),
+            " is not in this ledger: it is not the ledger that the run was entered in; name that one");
+    std::uint64_t counted = 0;
+    for (const auto& r : book_->runs())
+      if (r.event == event) counted += r.steps;
+    require(counted >= begun_at_, "the ledger counts ", counted, " steps of this kind, but the checkpoint ",
+            file_.string(), " has ", begun_at_, ": it is an earlier copy of the ledger; name the latest one");
+  }
+
   ledger* book_ = nullptr;
   std::optional<privacy_target> budget_;
   std::filesystem::path file_;
   std::string description_, event_;
   bool resume_ = false;
+  std::uint64_t run_ = 0;  // its number in the ledger
   std::uint64_t begun_at_ = 0, target_ = 0, left_ = std::numeric_limits<std::uint64_t>::max() / 2;
 };
 using journal = basic_journal<>;
