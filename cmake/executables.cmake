@@ -8,7 +8,10 @@ if(PROJECT_IS_TOP_LEVEL)
   endif()
 endif()
 if(DPSGD_SANITIZE)
-  add_compile_options(-fsanitize=${DPSGD_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
+  # A null pointer ends the program under ASan as well, and a vector that is not aligned faults by itself; checked by
+  # UBSan at every access they double the time to compile.
+  add_compile_options(-fsanitize=${DPSGD_SANITIZE} -fno-sanitize=null,alignment -fno-sanitize-recover=all
+                      -fno-omit-frame-pointer)
   add_link_options(-fsanitize=${DPSGD_SANITIZE})
 endif()
 
