@@ -310,6 +310,9 @@ int train(World& world, settings asked, const dpsgd::schema& columns, const reco
       out << "to go on, give the same options and --resume\n";
       return console::resumable;
     }
+    if (asked.resume && report.steps_here == 0)
+      warn(dpsgd::text("the checkpoint has ", report.steps, " steps already, and ", report.target_steps,
+                       " were asked for: nothing was trained"));
     if (report.out_of_budget)
       out << "stopped after step " << report.steps << " of " << report.target_steps
           << ": the ledger's budget is spent\n";
@@ -369,6 +372,7 @@ int train_on_threads(const settings& asked, const dpsgd::schema& columns) {
   const auto whole = read_records(asked, columns,
                                   {.threads = std::min(asked.ranks, dpsgd::cores()),
                                    .bad_rows = asked.drop_bad_rows ? dpsgd::bad_rows::drop : dpsgd::bad_rows::error});
+  dpsgd::require(whole.train.records() > 0, "no records are left to train on: lower --test-fraction (not private)");
   dpsgd::require(static_cast<std::size_t>(asked.ranks) <= whole.train.records(), "more ranks than records: --ranks ",
                  asked.ranks, " for ", whole.train.records(), " training records (not private)");
   int status = console::failed;

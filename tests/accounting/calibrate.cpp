@@ -57,7 +57,7 @@ TEST_CASE("calibration knows nothing of the accountant but its questions") {
   CHECK(questions <= 42);
   for (std::uint64_t steps = 0; steps < 70; ++steps) {
     CHECK(most_steps<linear_accountant>({static_cast<double>(steps) + 0.5, 1e-6}, unsampled(1)) == steps);
-    CHECK(most_steps<linear_accountant>({1e9, 1e-6}, unsampled(1), {}, steps) == steps);
+    CHECK(most_steps<linear_accountant>({1000, 1e-6}, unsampled(1), {}, steps) == steps);
   }
 }
 
@@ -78,7 +78,7 @@ TEST_CASE("impossible targets are refused, and say what was spent") {
                        doctest::Contains("1.5 was spent on this data before"), error);
   CHECK_THROWS_WITH_AS(smallest_multiplier<rdp_accountant>({1e-9, 1e-6}, std::uint64_t{1} << 63, poisson(1)),
                        doctest::Contains("no noise multiplier"), error);
-  for (const double epsilon : {0.0, -1.0, std::nan("")})
+  for (const double epsilon : {0.0, -1.0, std::nan(""), 1001.0})
     CHECK_THROWS_AS(smallest_multiplier<rdp_accountant>({epsilon, 1e-6}, 100, poisson(0.01)), error);
   for (const double delta : {0.0, -1.0, 1.0, std::nan("")})
     CHECK_THROWS_AS(most_steps<rdp_accountant>({1, delta}, poisson(0.01)(1)), error);

@@ -75,7 +75,10 @@ const bad_case table[] = {
      "--save no/such/place: cannot write",
      {"--save", "no/such/place"}},
     // the schema
-    {"a schema that is not JSON", 1, "schema.json", {}, nullptr, "{\"columns\": ["},
+    {"a schema that is not JSON", 1, "schema.json: this is no JSON", {}, nullptr, "{\"columns\": ["},
+    {"a schema whose columns are no objects", 1, "schema.json: ", {}, nullptr, "{\"columns\": [1]}"},
+    {"nothing left to train on", 1, "lower --test-fraction", {"--test-fraction", "0.9999"}},
+    {"a target that promises nothing", 1, "must lie in (0, 1000]", {"--target-epsilon", "1e9"}},
     {"a schema with an unknown kind",
      1,
      "unknown kind \"text\"",

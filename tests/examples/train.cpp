@@ -317,6 +317,12 @@ TEST_CASE("the ledger adds up runs, resumes and stops; a budget refuses") {
   REQUIRE(run(task, task.train(longer + words{"--resume"} + json)).status == 0);
   CHECK(results(task)["steps"] == 3000);
   CHECK(steps_in_ledger(task) == 120 + 3000);
+  words fewer = longer + words{"--resume"};
+  fewer[1] = "10";
+  const auto nothing = run(task, task.train(fewer));
+  CHECK(nothing.status == 0);
+  CHECK(nothing.err.find("3000 steps already, and 10 were asked for: nothing was trained") != std::string::npos);
+  CHECK(steps_in_ledger(task) == 120 + 3000);
 
   // Killed: what was reserved and not settled stays counted. At most one reservation (a twentieth) more than ran.
   const words other{"--steps",      "3000",         "--noise-multiplier", "8", "--batch-size", "40",

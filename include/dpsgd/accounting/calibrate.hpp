@@ -18,13 +18,13 @@ namespace dpsgd {
 
 /// What a run may spend: at most `epsilon` at `delta`.
 struct privacy_target {
-  double epsilon = 0;
-  double delta = 0;
+  double epsilon = 0;  // in (0, 1000]: e^1000 promises nothing, and accountants cannot tell such figures apart
+  double delta = 0;    // in (0, 1)
 };
 
 namespace detail {
 inline void check(const privacy_target& target) {
-  require(target.epsilon > 0, "a target epsilon must be a number > 0; got ", target.epsilon);
+  require(target.epsilon > 0 && target.epsilon <= 1000, "a target epsilon must lie in (0, 1000]; got ", target.epsilon);
   require(target.delta > 0 && target.delta < 1, "a target needs a delta in (0, 1); got ", target.delta);
 }
 
@@ -58,8 +58,9 @@ double boundary(double good, double bad, Keeps&& keeps) {
 
 /// The smallest noise multiplier at which `steps` steps of `event_of(multiplier)` keep the target, to a relative 1e-6
 /// above where the accountant's figure crosses it. event_of: double -> event, e.g.
-///   smallest_multiplier<pld_accountant>({3, 1e-5}, 4688, [](double m) { return poisson_sampled{0.01,
-///   gaussian_event<zero_out>{m}}; })
+///   smallest_multiplier<pld_accountant>({3, 1e-5}, 4688, [](double m) {
+///     return poisson_sampled{0.01, gaussian_event<zero_out>{m}};
+///   })
 /// Multipliers between 1e-5 and 1e9 are tried; a target so large that less noise would do gets 1e-5. Throws
 /// dpsgd::error when no multiplier reaches the target (too much was spent before, or the accountant cannot show so
 /// small an epsilon). Cost: some 45 questions to the accountant, each about a new event (PLD: a tenth of a second for

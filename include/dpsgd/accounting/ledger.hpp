@@ -64,7 +64,9 @@ class ledger {
     require((digest.size() == 16 || digest.size() == 32) && digest.find_first_not_of("0123456789abcdef") == digest.npos,
             "a ledger needs the data set's digest as 16 or 32 lower-case hexadecimal digits; got '", digest, "'");
     fd_ = detail::file_descriptor(::open(file_.c_str(), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0666));
-    if (!fd_) fail("ledger ", file_.string(), ": cannot open it (", std::strerror(errno), ")");
+    if (!fd_)
+      fail("ledger ", file_.string(), ": cannot open it (", std::strerror(errno),
+           "); it must lie in a directory that exists and can be written to");
     struct stat facts {};
     require(::fstat(fd_.get(), &facts) == 0 && S_ISREG(facts.st_mode), "ledger ", file_.string(),
             ": this is no plain file; name one (a ledger must last)");

@@ -142,7 +142,9 @@ inline schema parse_schema(std::string_view json, const std::string& name = "sch
   } catch (const error& problem) {
     throw error(name + ": " + problem.what());
   } catch (const nlohmann::json::exception& problem) {
-    fail(name, ": ", problem.what());
+    std::string_view what = problem.what();  // "[json.exception.parse_error.101] parse error at line 2, column 1: ..."
+    what.remove_prefix(std::min(what.find("] ") + 2, what.size()));
+    fail(name, ": this is no JSON, or not of the right types: ", what);
   }
 }
 
