@@ -39,6 +39,8 @@ const std::vector<rule> table = {
       "privacy"}},
     // The trainer knows policies, and neither a backend nor where data and ranks come from.
     {"train", {"concepts.hpp", "core", "accounting", "privacy", "nn", "optim", "comm", "allreduce"}},
+    // The adversary is a user of the library.
+    {"audit", {"core", "data", "nn", "optim", "privacy", "train", "accounting"}},
     {"testing", {"*"}},
     // The umbrellas, each over what is its own.
     {"dpsgd.hpp",
