@@ -1,0 +1,190 @@
+"""The planted bugs: where, what, and the test case that must notice. See run.py."""
+
+TRAINER, CLIPPED = "train/trainer.cpp", "train/clipped_sum.cpp"
+POLICIES, SAMPLING, NORMAL, LAYERS = "privacy/policies.cpp", "privacy/sampling.cpp", "core/normal.cpp", "nn/layers.cpp"
+PLD, LEDGER = "accounting/pld.cpp", "accounting/ledger.cpp"
+
+# Laws, by the test cases that hold them.
+DEVIATION = (TRAINER, "the noise on each coordinate has standard deviation*")
+NOBODY = (TRAINER, "a step that draws nobody is a step*")
+OWN_NOISE = (TRAINER, "each step draws noise of its own")
+OWN_SAMPLE = (TRAINER, "each step draws a sample of its own*")
+RANKS_WITHOUT = (TRAINER, "without noise every number of ranks*")
+RANKS_WITH = (TRAINER, "with noise all ranks end with the same bits*")
+NEIGHBOUR = (TRAINER, "blanking one row moves the released sum*")
+FRESH = (TRAINER, "every fit draws a fresh key*")
+RESUMED_CLAIM = (TRAINER, "a resumed run claims all its steps")
+COUNTED_FIRST = (TRAINER, "at every step the ledger on the disk counts*")
+CUT_AND_RESUMED = (TRAINER, "a seeded run that is cut and resumed*")
+SUM = (CLIPPED, "the clipped sum is the sum of each example's clipped gradient")
+FINITE_DIFFERENCES = (CLIPPED, "the gradient that is clipped is the loss's*")
+TILES = (CLIPPED, "the result has the same bits whatever the tile*")
+SENSITIVITY = (CLIPPED, "no example contributes more than the sensitivity*")
+NOT_FINITE = (CLIPPED, "a gradient that is not finite counts as zero*")
+CLIP_LAW = (POLICIES, "clips keep their sensitivity*")
+NOISE_LAW = (POLICIES, "gaussian noise has its standard deviation*")
+SHARDS = (SAMPLING, "any cut into shards draws the same records*")
+RATE = (SAMPLING, "every record joins with probability q*")
+STEPS_DIFFER = (SAMPLING, "steps and keys draw differently")
+TAILS = (NORMAL, "the radius reaches both ends*")
+LAYER_LAW = (LAYERS, "every layer obeys the laws of a layer")
+LOSS_LAW = (LAYERS, "a loss's gradient is that of its value*")
+ONE_STEP = (PLD, "one sampled step*")
+ORACLE = (PLD, "the oracle's epsilon lies in the interval*")
+
+
+def mutant(name, killers, *changes):
+    return {"name": name, "killers": killers, "changes": changes}
+
+
+NOISE, RELEASE, RUN, CLIP, SUMS = ("privacy/noise.hpp", "train/release.hpp", "train/run.hpp", "privacy/clip.hpp",
+                                   "train/clipped_sum.hpp")
+DEVIATION_LINE = "const auto deviation = static_cast<float>(multiplier * sensitivity);"
+NOISED = "(sum[i] + drawn[i - begin]) * scale"
+DRAW = "noise.draw(stream, static_cast<std::uint32_t>(block), sensitivity, drawn);"
+SAMPLE = "use_.sampling.draw({key_, domain::sampling, at_, 0}, data_, rows_);"
+KEY = "else if (root_) key_ = random_key::fresh();"
+
+MUTANTS = [
+    # Noise
+    mutant("sigma not times bound", [DEVIATION], (NOISE, DEVIATION_LINE, DEVIATION_LINE.replace(" * sensitivity", ""))),
+    mutant("bound squared", [DEVIATION],
+           (NOISE, DEVIATION_LINE, DEVIATION_LINE.replace("* sensitivity", "* sensitivity * sensitivity"))),
+    mutant("last bias un-noised", [DEVIATION],
+           (RELEASE, NOISED, "(sum[i] + (i + 1 == first + count ? 0.0f : drawn[i - begin])) * scale")),
+    mutant("one stream for all blocks", [DEVIATION], (RELEASE, DRAW, DRAW.replace("(block)", "(block * 0)"))),
+    mutant("same seed on every rank", [DEVIATION],
+           (RELEASE, DRAW, DRAW.replace("(block)", "(block - first / Noise::block_size)"))),
+    mutant("each rank adds full sigma", [DEVIATION],
+           (RUN, "    vector_.reduce(sum_.data());\n", """    {
+      float drawn[160];
+      for (std::size_t i = 0; i < size_; ++i) {
+        if (i % 160 == 0)
+          use_.noise.draw({key_, domain::noise, at_, static_cast<std::uint32_t>(1000 + use_.world.rank())},
+                          static_cast<std::uint32_t>(i / 160), sensitivity_, drawn);
+        sum_[i] += drawn[i % 160];
+      }
+    }
+    vector_.reduce(sum_.data());
+""")),
+    mutant("sigma over the number of ranks", [DEVIATION],
+           (RUN, "release(use_.noise, {key_, domain::noise, at_, 0}, sensitivity_,",
+            "release(use_.noise, {key_, domain::noise, at_, 0}, sensitivity_ / use_.world.size(),")),
+    mutant("sum-calibrated noise on the mean", [DEVIATION], (RELEASE, NOISED, "(sum[i] * scale + drawn[i - begin])")),
+    mutant("mean-calibrated noise on the sum", [DEVIATION],
+           (RELEASE, NOISED, "(sum[i] + drawn[i - begin] * scale) * scale")),
+    mutant("key reused by every fit", [FRESH], (RUN, KEY, KEY.replace("fresh()", "from_seed(7)"))),
+    mutant("the same noise every step", [OWN_NOISE],
+           (RUN, "release(use_.noise, {key_, domain::noise, at_, 0}", "release(use_.noise, {key_, domain::noise, 0, 0}")),
+    mutant("truncated tails: a radius of 24 bits", [TAILS],
+           ("core/normal.hpp", "square_root(-2.0f * log_of_bits(high, low))",
+            "square_root(-2.0f * log_of_bits(high & 0xffffff00u, 0x80000000u))")),
+    mutant("truncated tails: a radius of 32 bits", [TAILS],
+           ("core/normal.hpp", "square_root(-2.0f * log_of_bits(high, low))",
+            "square_root(-2.0f * log_of_bits(high, 0x80000000u))")),
+    mutant("noise only on non-zero coordinates", [DEVIATION],
+           (RELEASE, NOISED, "(sum[i] == 0 ? 0.0f : sum[i] + drawn[i - begin]) * scale")),
+    # Clip
+    mutant("clip by the mean norm of the tile", [SUM],
+           (SUMS, "    int count = 0;\n    for (std::size_t i = 0; i < n; ++i) count += lost[i] > 0;\n",
+            """    int count = 0;
+    for (std::size_t i = 0; i < n; ++i) count += lost[i] > 0;
+    float mean = 0;
+    for (std::size_t i = 0; i < n; ++i) mean += factor[i] / static_cast<float>(n);
+    for (std::size_t i = 0; i < n; ++i) factor[i] = mean;
+""")),
+    mutant("clip by micro-batches of two", [SUM],
+           (SUMS, "    int count = 0;\n    for (std::size_t i = 0; i < n; ++i) count += lost[i] > 0;\n",
+            """    int count = 0;
+    for (std::size_t i = 0; i < n; ++i) count += lost[i] > 0;
+    for (std::size_t i = 1; i < n; i += 2) factor[i] = factor[i - 1] = (factor[i - 1] + factor[i]) / 2;
+""")),
+    mutant("bias left out of the norm", [SUM, LAYER_LAW],
+           ("nn/linear.hpp", "{ b.add_outer_norms(x, dy, norm2); }",
+            """{
+    b.add_outer_norms(x, dy, norm2);
+    for (std::size_t r = 0; r < x.rows; ++r)
+      for (std::size_t c = 0; c < dy.cols; ++c) norm2[r] -= dy(r, c) * dy(r, c);
+  }""")),
+    mutant("only the last layer's norm", [SUM],
+           (SUMS, "        if constexpr (bounded<Clip>) add_norms(l, tensor, x, dy, norm2);",
+            "        if constexpr (bounded<Clip>) b.zero(norm2), add_norms(l, tensor, x, dy, norm2);")),
+    mutant("no min(1, .)", [CLIP_LAW],
+           (CLIP, "return norm > bound ? bound / norm : 1.0;", "return bound / (norm > 1e-9 ? norm : 1e-9);")),
+    mutant("mean loss before clipping", [LOSS_LAW, FINITE_DIFFERENCES],
+           ("nn/losses.hpp", "dy(r, 0) = sigmoid(y(r, 0)) - label(r, 0);",
+            "dy(r, 0) = (sigmoid(y(r, 0)) - label(r, 0)) / static_cast<float>(y.rows);")),
+    mutant("NaN example let through", [NOT_FINITE],
+           (SUMS, "const bool finite = norm2[i] <= 3.4028234e38f;", "const bool finite = true;")),
+    mutant("0 x inf", [NOT_FINITE], (SUMS, "      b.clear_rows(factor, x);", "      // b.clear_rows(factor, x);")),
+    mutant("a lying factor is trusted", [SENSITIVITY],
+           (SUMS, "const double use = wanted < most ? wanted : most;", "const double use = wanted;")),
+    # Sampling
+    mutant("empty batch redrawn", [NOBODY],
+           (RUN, "    " + SAMPLE, "    " + SAMPLE + """
+    for (std::uint32_t again = 1; rows_.empty() && again < 1000; ++again)
+      rows_.push_back(static_cast<std::uint32_t>((at_ * 1000003 + again) % data_.records()));""")),
+    mutant("same mask on every rank", [RANKS_WITHOUT],
+           (RUN, SAMPLE, SAMPLE + """
+    {
+      rows_.clear();
+      random_words coins({key_, domain::sampling, at_, 0});
+      for (std::size_t i = 0; i < data_.records(); ++i)
+        if (coins.uniform() < expected_batch_ / static_cast<double>(data_.all()))
+          rows_.push_back(static_cast<std::uint32_t>(i));
+    }""")),
+    mutant("a mask of its own on every rank", [RANKS_WITHOUT],
+           (RUN, "use_.sampling.draw({key_, domain::sampling, at_, 0}",
+            "use_.sampling.draw({key_, domain::sampling, at_ + 1000003ull * use_.world.rank(), 0}")),
+    mutant("divisor from the local count", [RANKS_WITHOUT],
+           (RUN, "expected_batch_(cast.sampling.expected_batch(data.all()))",
+            "expected_batch_(cast.sampling.expected_batch(data.records()))")),
+    mutant("generator reset each epoch", [OWN_SAMPLE],
+           (RUN, "use_.sampling.draw({key_, domain::sampling, at_, 0}",
+            "use_.sampling.draw({key_, domain::sampling, at_ % 10, 0}")),
+    mutant("a row dropped to fit", [SHARDS, RATE],
+           ("privacy/sampling.hpp", "if (const auto row = records.locate(at); row >= 0) rows.push_back",
+            "if (const auto row = records.locate(at); row >= 0 && rows.size() < 60) rows.push_back")),
+    mutant("fixed size instead of Poisson", [RATE],
+           ("privacy/sampling.hpp", "        at += static_cast<std::uint64_t>(gap);",
+            "        at += static_cast<std::uint64_t>(1 / rate - 1 + 0 * gap);")),
+    # Scale
+    mutant("divided by the realised batch", [NEIGHBOUR, DEVIATION],
+           (RUN, "release(use_.noise, {key_, domain::noise, at_, 0}, sensitivity_, expected_batch_,",
+            "release(use_.noise, {key_, domain::noise, at_, 0}, sensitivity_, rows_.empty() ? 1.0 : "
+            "static_cast<double>(rows_.size()),")),
+    mutant("world size twice", [RANKS_WITHOUT],
+           (RUN, "release(use_.noise, {key_, domain::noise, at_, 0}, sensitivity_, expected_batch_,",
+            "release(use_.noise, {key_, domain::noise, at_, 0}, sensitivity_, expected_batch_ * use_.world.size(),")),
+    # Accounting
+    mutant("steps lost on resume", [RESUMED_CLAIM],
+           (RUN, "report_.claim = claim_after(at_);", "report_.claim = claim_after(at_ - begun_at_);")),
+    mutant("the harder direction left out", [ONE_STEP, ORACLE],
+           ("accounting/pld.hpp", "std::max({0.0, remove_.best.hi, add_.best.hi})};",
+            "std::max({0.0, add_.best.hi})};")),
+    mutant("optimistic rounding: lo for hi", [ORACLE],
+           ("accounting/pld.hpp", "return {std::min(now.lo, now.hi), now.hi};",
+            "return {std::min(now.lo, now.hi), std::min(now.lo, now.hi)};")),
+    mutant("ledger written after the release", [COUNTED_FIRST],
+           ("train/journal.hpp", "if (more > 0) book_->reserve(more);",
+            "if (more > 0 && done > begun_at_) book_->reserve(done - begun_at_ - book_->granted());")),
+    mutant("a settled reservation is forgotten", [COUNTED_FIRST],
+           ("train/run.hpp", "          granted_ = at_ + 1;  // what was reserved beyond is returned", "          ;")),
+]
+
+HARMLESS = [
+    mutant("tiles of 24 rows", [], (SUMS, "tape_(b, model, rows),", "tape_(b, model, rows < 24 ? rows : 24),")),
+    mutant("another key from a seed", [], ("core/random.hpp", "0x64736565u", "0x12345678u")),
+    mutant("larger cells of sampling", [], ("privacy/sampling.hpp", "* rate < 32.0", "* rate < 128.0")),
+    mutant("sums in other lumps", [], ("comm/execute.hpp", "constexpr std::size_t lump = 64;",
+                                       "constexpr std::size_t lump = 16;")),
+    mutant("a more patient wait", [], ("comm/waiting.hpp", "int spins = 100;", "int spins = 1000;")),
+    mutant("no prefetch", [], ("cpu/backend.hpp", "constexpr std::size_t ahead = 16;",
+                               "constexpr std::size_t ahead = 1;")),
+    mutant("smaller reservations", [], ("accounting/ledger.hpp", "target / 20)", "target / 40)")),
+    mutant("rows in reverse", [], (RUN, SAMPLE, SAMPLE + " std::reverse(rows_.begin(), rows_.end());")),
+    mutant("noise of the next step's number", [],
+           (RUN, "{key_, domain::noise, at_, 0}", "{key_, domain::noise, at_ + 1, 0}")),
+    mutant("finer grids of the accountant", [], ("accounting/pld.hpp", "double fineness = 128;",
+                                                 "double fineness = 256;")),
+]
