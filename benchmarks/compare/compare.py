@@ -22,7 +22,7 @@ import importlib
 import json
 import os
 import platform
-import resource
+import re
 import shutil
 import signal
 import subprocess
@@ -30,6 +30,8 @@ import sys
 import threading
 import time
 from pathlib import Path
+
+import report
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -119,13 +121,15 @@ class Process:
 
     def last_words(self):
         lines = [line.strip() for line in Path(self.log).read_text(errors="replace").splitlines() if line.strip()]
-        return lines[-1][:300] if lines else "it said nothing"
+        named = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Interrupt)\b", line)]
+        return (named or lines or ["it said nothing"])[-1][:300]
 
     def end(self):
         self.peak_mib = max(self.peak_mib, memory_mib(self.process.pid, "VmHWM"))
         self.kill("done")
         self.process.wait()
-        self.process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
         self.process.stdout.close()
 
 
@@ -203,11 +207,10 @@ class Journal:
     """Appends lines of JSON; each is on the disk before the next measurement begins."""
 
     def __init__(self, file, run):
-        self.file, self.run, self.rows = Path(file), run, []
+        self.file, self.run = Path(file), run
 
     def add(self, row):
         row = {"run": self.run, **row}
-        self.rows.append(row)
         with open(self.file, "a") as out:
             out.write(json.dumps(row) + "\n")
             out.flush()
@@ -332,21 +335,24 @@ def main(arguments=None):
     if options.csv and not Path(options.csv).is_file():
         parser.error(f"--csv: there is no file {options.csv}")
 
+    options.command = "benchmarks/compare/run.sh " + " ".join(arguments or sys.argv[1:])
+    tools = Tools(options.folder, options.build, 0.05 if options.quick else 0.2)
+    return run([importlib.import_module(name) for name in options.parts or PARTS], options, tools)
+
+
+def run(parts, options, tools):
+    """Measures the parts and writes the report, whatever happens. Returns the exit status; 130 when interrupted."""
     folder = Path(options.folder)
     folder.mkdir(parents=True, exist_ok=True)
     now = datetime.datetime.now(datetime.timezone.utc)
-    run = now.strftime("%Y-%m-%dT%H:%M:%SZ")
-    journal = Journal(folder / "results.jsonl", run)
+    journal = Journal(folder / "results.jsonl", now.strftime("%Y-%m-%dT%H:%M:%SZ"))
     journal.add({"status": "run", "machine": machine(), "versions": versions(), "load": load_average(),
-                 "command": "benchmarks/compare/run.sh " + " ".join(arguments or sys.argv[1:]), "quick": options.quick})
-    tools = Tools(folder, options.build, 0.05 if options.quick else 0.2)
-    modules = [importlib.import_module(name) for name in options.parts or PARTS]
-    missing = [name for part in modules for name in part.ENVIRONMENTS if not tools.ready(name)]
-    for name in dict.fromkeys(missing):
+                 "command": options.command, "quick": options.quick})
+    for name in dict.fromkeys(name for part in parts for name in part.ENVIRONMENTS if not tools.ready(name)):
         print(f"Will be installed from PyPI into {folder}/{name}: {DOWNLOADS[name]}", flush=True)
     status = 0
     try:
-        for part in modules:
+        for part in parts:
             measure(part, options, tools, journal, folder)
     except KeyboardInterrupt:
         print("\ninterrupted: the finished rows are kept", flush=True)
@@ -354,8 +360,6 @@ def main(arguments=None):
     except OursFailed as e:
         print(f"run.sh: {e}", file=sys.stderr)
         status = 1
-    import report
-
     report.write(folder / "results.jsonl")
     print(f"\n{folder}/results.jsonl, page.html and tables.md are written")
     return status

@@ -96,7 +96,7 @@ class by_polars(Reading):
                 good &= pl.col(name).is_in([0, 1]) | pl.col(name).is_null()
         scaled = [
             (2 * ((pl.col(n).fill_null(default).cast(pl.Float64).clip(least, most) - least) / (most - least)) - 1)
-            .cast(pl.Float32)
+            .cast(pl.Float32).alias(n)
             for n, _, least, most, default in self.columns
         ]
         table = (
