@@ -12,7 +12,8 @@ A *part* is a module with
                                           ours come first, the last is theirs
     agree(point, ours, theirs)            what is wrong with their answer, in words, or None
 A process obeys the words check, prepare and time (worker.py). Everything measured is appended, as it is measured, to
-results.jsonl: a line for the run, then one for every repeat, and one for every peer that did not run or disagrees.
+results.jsonl: a line for the run, one for every repeat, one for every peer that did not run or disagrees, and how many
+cores were busy with other work meanwhile.
 Only Python's standard library is used here; what peers need lies in their environments.
 """
 import argparse
@@ -77,11 +78,28 @@ def memory_mib(pid, key):
     return total
 
 
+def processor_seconds(pid):
+    """That a process, all below it and those of them that have ended have used."""
+    total = 0
+    for p in descendants(pid):
+        with contextlib.suppress(OSError):
+            fields = Path(f"/proc/{p}/stat").read_text().rsplit(")", 1)[1].split()
+            total += sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+    return total
+
+
+def busy_seconds():
+    """That all cores have worked, for whomever; what a hypervisor took away counts too."""
+    user, nice, system, _idle, _wait, irq, soft, steal = map(int, Path("/proc/stat").read_text().split()[1:9])
+    return (user + nice + system + irq + soft + steal) / os.sysconf("SC_CLK_TCK")
+
+
 class Process:
     """A worker: started on some cores, watched for memory, asked words, always ended."""
 
     def __init__(self, command, cores, log, patience):
         self.log, self.patience, self.peak_mib, self.killed = log, patience, 0.0, None
+        self.used = 0.0
         environment = dict(os.environ, OMP_NUM_THREADS=str(len(cores)), PYTHONDONTWRITEBYTECODE="1")
         with open(log, "w") as errors:
             self.process = subprocess.Popen(
@@ -125,7 +143,7 @@ class Process:
         return (named or lines or ["it said nothing"])[-1][:300]
 
     def end(self):
-        self.peak_mib = max(self.peak_mib, memory_mib(self.process.pid, "VmHWM"))
+        self.used = processor_seconds(self.process.pid)
         self.kill("done")
         self.process.wait()
         with contextlib.suppress(BrokenPipeError):
@@ -225,31 +243,35 @@ def duel(part, point, name, commands, journal, repeats, logs, patience=600):
     """Starts all sides, compares the first one's answer with the last one's, then times them in turn, A B A B."""
     row = {"part": part.NAME, "point": point, "peer": name}
     cores = sorted(os.sched_getaffinity(0))[: point.get("threads", 1)]
-    processes = []
+    processes, answers, shown, start = [], [], {}, {}
     try:
-        shown = {}
+        commands = [(side, c.command() if isinstance(c, Lazy) else c) for side, c in commands]
+    except NotRun as e:
+        journal.add({**row, "status": "not run", "why": str(e)})
+        return f"not run: {e}"
+    begun, busy, own = time.monotonic(), busy_seconds(), time.process_time()
+    try:
         for side, command in commands:
-            command = command.command() if isinstance(command, Lazy) else command
             shown[side] = " ".join(command).replace(str(ROOT) + "/", "")
             log = logs / f"{part.NAME}.{name}.{side}.log".replace(" ", "_").replace("/", "_").replace("'", "")
+            now = time.monotonic()
             processes.append((side, Process(command, cores, log, patience)))
-        (_, first), (_, last) = processes[0], processes[-1]
-        ours = ask_ours(first, "check")
-        theirs = last.ask("check")
+            answers.append(ask(processes[-1], "check"))
+            start[side] = round(time.monotonic() - now, 3)
+        ours, theirs = answers[0], answers[-1]
         wrong = part.agree(point, ours, theirs)
         proof = {k: v for k, v in theirs.items() if not isinstance(v, str)}
         if wrong:
             journal.add({**row, "status": "disagrees", "why": wrong, "proof": proof, "command": shown})
             return f"DISAGREES: {wrong}"
-        begun = {side: p.ask("prepare") if p is last else ask_ours(p, "prepare") for side, p in processes}
+        for side in processes:
+            ask(side, "prepare")
         times = []
         for repeat in range(repeats):
-            seconds = {side: p.ask("time")["seconds"] if p is last else ask_ours(p, "time")["seconds"]
-                       for side, p in processes}
+            seconds = {side: ask((side, p), "time")["seconds"] for side, p in processes}
             times.append(seconds)
             journal.add({
-                **row, "status": "measured", "repeat": repeat, "seconds": seconds, "load": load_average(),
-                "first": {side: b["first"] for side, b in begun.items()},
+                **row, "status": "measured", "repeat": repeat, "seconds": seconds, "load": load_average(), "start": start,
                 "peak_mib": {side: round(max(p.peak_mib, memory_mib(p.process.pid, "VmHWM")), 1) for side, p in processes},
                 "proof": proof, "command": shown,
             })
@@ -262,16 +284,22 @@ def duel(part, point, name, commands, journal, repeats, logs, patience=600):
     finally:
         for _, p in processes:
             p.end()
+        used = time.process_time() - own + sum(p.used for _, p in processes)
+        others = max(0, busy_seconds() - busy - used) / (time.monotonic() - begun)
+        journal.add({**row, "status": "others", "cores": round(others, 2)})
 
 
 class OursFailed(Exception):
     """Ours must run: without it there is nothing to compare with."""
 
 
-def ask_ours(process, word):
+def ask(side_and_process, word):
+    side, process = side_and_process
     try:
         return process.ask(word)
     except NotRun as e:
+        if side == "theirs":
+            raise
         raise OursFailed(f"our own side failed: {e}") from None
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 NAME = "reading"
 ENVIRONMENTS = ("reading",)
-NOTES = {"PySpark": "has its JVM running when the clock starts: its start is in the first repetition alone."}
+NOTES = {"PySpark": "has its JVM running when the clock starts; the second table has its start."}
 PEERS = [("pandas", "by_pandas"), ("polars", "by_polars"), ("pyarrow", "by_pyarrow"), ("DuckDB", "by_duckdb"),
          ("PySpark", "by_pyspark")]
 ROOT = Path(__file__).resolve().parent.parent.parent

@@ -55,7 +55,7 @@ class Table:
     def add(self, peer, column, group):
         measured = [r for r in group if r["status"] == "measured"]
         for r in group:
-            if r["status"] != "measured":
+            if r["status"] in ("not run", "disagrees"):
                 self.cells.setdefault((peer, ""), {})[column] = r["status"]
                 self.problems.append(f"{peer}, {column}: {r['status']}: {r['why']}")
         if not measured:
@@ -78,11 +78,11 @@ class Table:
                 mark = "=" if 1 / self.floor <= middle <= self.floor else "loss" if middle < 1 else ""
             text = f"{self.time([r['seconds']['theirs'] for r in measured])} · {middle:.2f}x ({spread}) {mark}".strip()
             self.cells.setdefault((peer, side), {})[column] = text
-        self.memory.setdefault(peer, {})[column] = (
-            f"{max(r['peak_mib']['theirs'] for r in measured):,.0f} MiB, first {measured[0]['first']['theirs']:.2g} s")
-        own = self.memory.setdefault(next(iter(measured[0]["peak_mib"])), {})
-        own[column] = (f"{max(next(iter(r['peak_mib'].values())) for r in measured):,.0f} MiB, first "
-                       f"{next(iter(measured[0]['first'].values())):.2g} s")
+        for side in measured[0]["seconds"]:
+            who = peer if side == "theirs" else side
+            if not (side == "theirs" and peer.startswith("ours again")):
+                most = max(r["peak_mib"][side] for r in measured)
+                self.memory.setdefault(who, {})[column] = f"{most:,.0f} MiB, {measured[0]['start'][side]:.2g} s"
 
     def time(self, seconds):
         return shown(median(seconds) * self.unit[1])
@@ -96,7 +96,7 @@ class Table:
             yield [name, *(self.cells[peer, side].get(c, "") for c in self.columns)]
 
     def memory_grid(self):
-        yield ["peak memory of the process, and its first repetition (compilers included)", *self.columns]
+        yield ["peak memory of the process, and seconds from its start to its first answer (compilers included)", *self.columns]
         for peer, cells in self.memory.items():
             yield [peer, *(cells.get(c, "") for c in self.columns)]
 
@@ -109,15 +109,14 @@ def tables(part, rows):
 
 
 def caption(run, rows):
-    m, loads = run["machine"], [r["load"] for r in rows if "load" in r] or [run["load"]]
+    m = run["machine"]
     repeats = 1 + max((r.get("repeat", 0) for r in rows), default=0)
+    others = [r["cores"] for r in rows if r["status"] == "others"]
     words = [f"{run['run']}, {m['processor']}, {m['cores']} cores, {m['memory_gib']} GiB, {m['system']}, "
              f"Python {m['python']}; dpsgd {run['versions'].get('dpsgd')}; `{run['command']}`; {repeats} repeats."]
-    if max(loads) > m["cores"] + 0.5:
-        words.append(f"**Provisional: the machine was busy with other work** (load average up to {max(loads)} on "
-                     f"{m['cores']} cores); ratios are steadier than times.")
-    else:
-        words.append(f"Load average up to {max(loads)}.")
+    if others and max(others) > 0.2:
+        words.append(f"**Provisional: the machine was busy with other work**, {median(others):.2g} of its cores at the median of "
+                     f"the pairings and {max(others):.2g} at most; ratios are steadier than times.")
     if run["quick"]:
         words.append("**A quick run: few points, short times.**")
     return " ".join(words)

@@ -117,7 +117,7 @@ def sides(point, folder, options, tools):
     ours_private = ("ours", tools.ours("training", keys(True, "ours")))
     ours_plain = ("ours, not private", tools.ours("training", keys(False, "ours-plain")))
     yield "ours again", [ours_private, ("theirs", tools.ours("training", keys(True, "theirs")))]
-    yield "ours again, not private", [ours_plain, ours_private, ("theirs", tools.ours("training", keys(False, "theirs")))]
+    yield "ours again, not private", [ours_plain, ("theirs", tools.ours("training", keys(False, "theirs")))]
     for name, environment, file, function, private in PEERS:
         if function == "jax_privacy_micro" and point["batch"] <= 256:
             continue
