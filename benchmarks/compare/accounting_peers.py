@@ -36,6 +36,12 @@ class dp_rdp(Accounting):
     accountant = staticmethod(rdp.RdpAccountant)
 
 
+class dp_rdp_fine(Accounting):
+    @staticmethod
+    def accountant():
+        return rdp.RdpAccountant([1 + 0.05 * k for k in range(1, 400)] + list(range(21, 257)))
+
+
 class prv(Accounting):
     def __call__(self):
         from prv_accountant.dpsgd import DPSGDAccountant, find_noise_multiplier
@@ -49,6 +55,16 @@ class prv(Accounting):
         fine = DPSGDAccountant(self.noise, self.rate, self.steps, eps_error=error, delta_error=self.delta / 1000)
         low, middle, high = fine.compute_epsilon(self.delta, self.steps)
         return {"value": high, "estimate": middle, "allowed": 2e-3}
+
+
+class prv_estimate(Accounting):
+    def __call__(self):
+        from prv_accountant.dpsgd import DPSGDAccountant, find_noise_multiplier
+
+        if self.target:
+            return {"value": find_noise_multiplier(self.rate, self.steps, self.target, self.delta, eps_error=0.01)}
+        asked = DPSGDAccountant(self.noise, self.rate, self.steps, eps_error=0.01, delta_error=self.delta / 1000)
+        return {"value": asked.compute_epsilon(self.delta, self.steps)[1]}
 
 
 if __name__ == "__main__":
