@@ -372,8 +372,8 @@ def run(parts, options, tools):
     """Measures the parts and writes the report, whatever happens. Returns the exit status; 130 when interrupted."""
     folder = Path(options.folder)
     folder.mkdir(parents=True, exist_ok=True)
-    now = datetime.datetime.now(datetime.timezone.utc)
-    journal = Journal(folder / "results.jsonl", now.strftime("%Y-%m-%dT%H:%M:%SZ"))
+    now = datetime.datetime.now(datetime.timezone.utc).replace(tzinfo=None)
+    journal = Journal(folder / "results.jsonl", now.isoformat(timespec="milliseconds") + "Z")
     journal.add({"status": "run", "machine": machine(), "versions": versions(), "load": load_average(),
                  "command": options.command, "quick": options.quick})
     for name in dict.fromkeys(name for part in parts for name in part.ENVIRONMENTS if not tools.ready(name)):

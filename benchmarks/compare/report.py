@@ -112,7 +112,7 @@ def caption(run, rows):
     m = run["machine"]
     repeats = 1 + max((r.get("repeat", 0) for r in rows), default=0)
     others = [r["cores"] for r in rows if r["status"] == "others"]
-    words = [f"{run['run']}, {m['processor']}, {m['cores']} cores, {m['memory_gib']} GiB, {m['system']}, "
+    words = [f"{run['run'][:16].replace('T', ' ')} UTC, {m['processor']}, {m['cores']} cores, {m['memory_gib']} GiB, {m['system']}, "
              f"Python {m['python']}; dpsgd {run['versions'].get('dpsgd')}; `{run['command']}`; {repeats} repeats."]
     if others and max(others) > 0.2:
         words.append(f"**Provisional: the machine was busy with other work**, {median(others):.2g} of its cores at the median of "
