@@ -378,6 +378,8 @@ def run(parts, options, tools):
                  "command": options.command, "quick": options.quick})
     for name in dict.fromkeys(name for part in parts for name in part.ENVIRONMENTS if not tools.ready(name)):
         print(f"Will be installed from PyPI into {folder}/{name}: {DOWNLOADS[name]}", flush=True)
+    for ending in (signal.SIGINT, signal.SIGTERM):  # even where a shell in the background had them ignored
+        signal.signal(ending, signal.default_int_handler)
     status = 0
     try:
         for part in parts:
