@@ -330,7 +330,7 @@ def machine():
     vectors = "AVX-512" if "avx512f" in flags else "AVX2" if "avx2" in flags else "no AVX2"
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return {"processor": f"{model}, {vectors}", "cores": len(os.sched_getaffinity(0)), "memory_gib": round(memory, 1),
-            "system": f"{platform.system()} {platform.release()}", "python": platform.python_version()}
+            "system": f"{platform.system()} {platform.release().split('-')[0]}", "python": platform.python_version()}
 
 
 def versions():
