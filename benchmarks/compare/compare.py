@@ -19,6 +19,7 @@ Only Python's standard library is used here; what peers need lies in their envir
 import argparse
 import contextlib
 import datetime
+import fcntl
 import importlib
 import json
 import os
@@ -372,6 +373,12 @@ def run(parts, options, tools):
     """Measures the parts and writes the report, whatever happens. Returns the exit status; 130 when interrupted."""
     folder = Path(options.folder)
     folder.mkdir(parents=True, exist_ok=True)
+    alone = open(folder / "lock", "w")
+    try:
+        fcntl.flock(alone, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        print(f"run.sh: another run is measuring into {folder}; wait for it, or end it", file=sys.stderr)
+        return 1
     now = datetime.datetime.now(datetime.timezone.utc).replace(tzinfo=None)
     journal = Journal(folder / "results.jsonl", now.isoformat(timespec="milliseconds") + "Z")
     journal.add({"status": "run", "machine": machine(), "versions": versions(), "load": load_average(),
@@ -391,6 +398,7 @@ def run(parts, options, tools):
         print(f"run.sh: {e}", file=sys.stderr)
         status = 1
     report.write(folder / "results.jsonl")
+    alone.close()
     print(f"\n{folder}/results.jsonl, page.html and tables.md are written")
     return status
 
