@@ -14,6 +14,8 @@ mpi        openmpi-bin         mpirun
 tests      doctest-dev         include/doctest/doctest.h
 examples   libcli11-dev        include/CLI/CLI.hpp
 examples   nlohmann-json3-dev  include/nlohmann/json.hpp
+compare    python3             python3
+compare    python3-venv        share/doc/python3-venv
 all        clang               clang++
 all        clang-format        clang-format
 all        clang-tidy          clang-tidy
