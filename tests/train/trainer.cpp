@@ -571,6 +571,67 @@ TEST_CASE("at every step the ledger on the disk counts at least the steps that w
   CHECK(looks >= 8);
 }
 
+TEST_CASE_TEMPLATE("every sampling gives the same model on any number of ranks", Sampling, fixed_size_sampling,
+                   shuffling, balls_in_bins) {
+  const auto data = make_data();
+  const auto sampling = [] {
+    if constexpr (epoch_sampling<Sampling>) return Sampling{10};
+    else return Sampling{0.1};
+  }();
+  const fit_options o{.steps = 25, .learning_rate = 0.3, .delta = 1e-5, .insecure_seed = 5};
+  const auto one = train(1, data, o, flat_clip{0.7}, gaussian_noise{1.0}, sampling, rdp_accountant{})[0];
+  for (const int ranks : {2, 3, 7})
+    for (const auto& p : train(ranks, data, o, flat_clip{0.7}, gaussian_noise{1.0}, sampling, rdp_accountant{}))
+      CHECK(distance(p, one) < 1e-4);
+}
+
+TEST_CASE("what a sampling cannot draw is refused before anything is spent") {
+  const auto data = make_data();
+  mlp model({width, 8, 1});
+  trainer none{flat_clip{}, gaussian_noise{}, fixed_size_sampling{1e-3}, rdp_accountant{}};
+  CHECK_THROWS_WITH_AS(none.fit(model, data, {.steps = 1}), doctest::Contains("is not possible"), error);
+  trainer all{flat_clip{}, gaussian_noise{}, shuffling{data.universe() + 1}};
+  CHECK_THROWS_WITH_AS(all.fit(model, data, {.steps = 1}), doctest::Contains("an epoch must have"), error);
+}
+
+// An epoch of 10 steps: 25 steps are three Gaussians, and 12 more under another key two.
+TEST_CASE("a shuffled run is claimed by its epochs, on each resume anew, on every rank; ledger and target agree") {
+  const auto data = make_data();
+  const scratch dir;
+  ledger book(dir.path / "ledger", data.digest().hex(), data.universe());
+  const auto gaussians = [](std::uint64_t n) {
+    pld_accountant a;
+    a.add(gaussian_event<zero_out>{2.0}, n);
+    return a.spent(1e-5).epsilon;
+  };
+  const auto fit = [&](std::uint64_t steps, bool resume, std::optional<double> target = {}) {
+    std::vector<fit_report> reports(3);
+    threads::run(3, [&](auto& world) {
+      journal keep;
+      fit_options o{.steps = steps, .target_epsilon = target, .delta = 1e-5, .checkpoint_every = 7};
+      if (world.rank() == 0) keep.keep(book), keep.keep_checkpoints(dir.path, "toy", resume);
+      o.journal = &keep;
+      mlp model({width, 8, 1});
+      trainer t{world, flat_clip{}, gaussian_noise{2.0}, shuffling{10}};
+      reports[static_cast<std::size_t>(world.rank())] = t.fit(model, shard(data, world), o);
+    });
+    for (const auto& r : reports) {
+      CHECK(r.claim.epsilon == reports[0].claim.epsilon);
+      CHECK(r.steps == reports[0].steps);
+    }
+    return reports[0];
+  };
+  CHECK(fit(25, false).claim.epsilon == gaussians(3));
+  CHECK(fit(37, true).claim.epsilon == gaussians(5));
+  const auto report = fit(0, true, gaussians(7));  // two epochs are left
+  CHECK(report.steps == 57);
+  CHECK(report.claim.epsilon == gaussians(7));
+  CHECK(fit(0, true, gaussians(6)).steps == 57);  // nothing is left
+  pld_accountant all;
+  book.add_to(all);
+  CHECK(all.spent(1e-5).epsilon == gaussians(7));
+}
+
 TEST_CASE("a rank that throws in the middle ends the fit on all ranks, with its message and the step") {
   const auto data = make_data();
   struct failing_noise : gaussian_noise {
