@@ -585,6 +585,36 @@ TEST_CASE_TEMPLATE("every sampling gives the same model on any number of ranks",
       CHECK(distance(p, one) < 1e-4);
 }
 
+TEST_CASE_TEMPLATE("every clip trains to the same model on any number of ranks, and spends the same", Clip,
+                   automatic_clip, psac_clip, per_layer_clip, layer_bounds_clip<2>) {
+  const auto data = make_data();
+  const fit_options o{.steps = 25, .learning_rate = 0.3, .delta = 1e-5, .insecure_seed = 5};
+  const auto clip = [] {
+    if constexpr (std::is_same_v<Clip, layer_bounds_clip<2>>) return Clip{{0.5, 0.2}};
+    else return Clip{0.7};
+  }();
+  const auto one = train(1, data, o, clip, gaussian_noise{1.0}, poisson_sampling{0.1})[0];
+  for (const int ranks : {2, 3})
+    for (const auto& p : train(ranks, data, o, clip, gaussian_noise{1.0}, poisson_sampling{0.1}))
+      CHECK(distance(p, one) < 1e-4);
+  trainer t{clip, gaussian_noise{1.0}, poisson_sampling{0.1}};
+  trainer flat{flat_clip{}, gaussian_noise{1.0}, poisson_sampling{0.1}};
+  CHECK(t.event() == flat.event());
+}
+
+TEST_CASE("bounds that do not fit the model's layers, or lie about their sum, are refused") {
+  const auto data = make_data();
+  mlp model({width, 8, 1});
+  trainer three{layer_bounds_clip<3>{{1, 1, 1}}, gaussian_noise{}, poisson_sampling{0.1}};
+  CHECK_THROWS_WITH_AS(three.fit(model, data, {.steps = 1}), doctest::Contains("3 bounds, but the model 2 layers"),
+                       error);
+  struct undivided_clip : per_layer_clip {
+    double group_bound(std::size_t, std::size_t) const { return bound; }
+  };
+  trainer lying{undivided_clip{}, gaussian_noise{}, poisson_sampling{0.1}};
+  CHECK_THROWS_WITH_AS(lying.fit(model, data, {.steps = 1}), doctest::Contains("jointly"), error);
+}
+
 TEST_CASE("what a sampling cannot draw is refused before anything is spent") {
   const auto data = make_data();
   mlp model({width, 8, 1});

@@ -214,10 +214,8 @@ class rdp_accountant {
     }
   }
 
-  /// `steps` steps in a row from the begin of a run: as many releases as epochs they begin.
-  template <has_moments Event>
-  requires std::same_as<typename Event::adjacency, zero_out>
-  void add(const once_per_epoch<Event>& event, std::uint64_t steps) {
+  /// `steps` steps in a row from the begin of a run: as many Gaussian releases as epochs they begin.
+  void add(const once_per_epoch<gaussian_event<zero_out>>& event, std::uint64_t steps) {
     event.check();
     add(event.event, event.releases(steps));
   }

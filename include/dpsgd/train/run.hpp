@@ -13,6 +13,7 @@
 #include <limits>
 #include <span>
 #include <string_view>
+#include <variant>
 #include <vector>
 
 #include "dpsgd/accounting/calibrate.hpp"
@@ -25,6 +26,7 @@
 #include "dpsgd/core/error.hpp"
 #include "dpsgd/core/random.hpp"
 #include "dpsgd/core/view.hpp"
+#include "dpsgd/nn/layer.hpp"
 #include "dpsgd/optim/optimizer.hpp"
 #include "dpsgd/privacy/clip.hpp"
 #include "dpsgd/privacy/sampling.hpp"
@@ -214,6 +216,8 @@ class training_run {
     if constexpr (bounded<clip_type>)
       require(sensitivity_ >= 1e-15 && sensitivity_ <= 1e15,
               "the clip bound must lie in [1e-15, 1e15], so that floats hold it; got ", sensitivity_);
+    if constexpr (requires { use_.clip.check(std::size_t{}); }) use_.clip.check(groups());
+    if constexpr (grouped_clip<clip_type>) check_group_bounds(use_.clip, groups());
     if constexpr (requires { use_.noise.multiplier; })
       require(use_.noise.multiplier >= 1e-6 && use_.noise.multiplier <= 1e15,
               "the noise multiplier must lie in [1e-6, 1e15]; got ", use_.noise.multiplier,
@@ -229,13 +233,31 @@ class training_run {
             data_.features().cols, " features");
     detail::check_agreement(
         use_.world,
-        {sensitivity_, use_.clip.factor(0.1 * sensitivity_), use_.clip.factor(sensitivity_),
-         use_.clip.factor(10 * sensitivity_), use_.noise.variance(1.0),
-         use_.sampling.expected_batch(std::uint64_t{1} << 40), static_cast<double>(o.steps),
+        {sensitivity_, factor(0.1 * sensitivity_), factor(sensitivity_), factor(10 * sensitivity_),
+         use_.noise.variance(1.0), use_.sampling.expected_batch(std::uint64_t{1} << 40), static_cast<double>(o.steps),
          o.target_epsilon.value_or(-1), o.learning_rate, use_.schedule.factor(0, 1000), use_.schedule.factor(500, 1000),
          o.delta, o.insecure_seed ? 1.0 : 0.0, static_cast<double>(o.insecure_seed.value_or(0)), o.journal ? 1.0 : 0.0,
          static_cast<double>(o.checkpoint_every), static_cast<double>(data_.universe()),
          static_cast<double>(data_.all()), static_cast<double>(model_.parameters().size())});
+  }
+
+  /// The layers with parameters: what a clip by layer sees as groups.
+  [[gnu::cold]] std::size_t groups() const {
+    std::size_t count = 0;
+    for (const auto& l : model_.layers())
+      count += std::visit([]<class Layer>(const Layer&) { return std::size_t{layer_with_parameters<Layer>}; }, l);
+    return count;
+  }
+
+  /// The clip's factor for a norm; for a clip by layer something that tells its layers' factors apart.
+  [[gnu::cold]] double factor(double norm) const {
+    if constexpr (grouped_clip<clip_type>) {
+      double mixed = 0;
+      for (std::size_t g = 0; g < groups(); ++g) mixed = 3 * mixed + use_.clip.factor(norm, g, groups());
+      return mixed;
+    } else {
+      return use_.clip.factor(norm);
+    }
   }
 
   /// Rank 0 says where to begin, and with which key. A key is never used again: every fit draws a fresh one.
