@@ -585,6 +585,39 @@ TEST_CASE_TEMPLATE("every sampling gives the same model on any number of ranks",
       CHECK(distance(p, one) < 1e-4);
 }
 
+// What the claim of a resumed run rests on: its epochs begin where its key does, so that a row joins once in each.
+TEST_CASE("in each epoch of a run, resumed or not, every record joins exactly once") {
+  struct watched_shuffling : shuffling {
+    std::vector<std::vector<std::uint32_t>>* seen;
+    void draw(const random_stream& stream, const dataset& data, std::vector<std::uint32_t>& rows, memory& plan) const {
+      shuffling::draw(stream, data, rows, plan);
+      seen->push_back(rows);
+    }
+  };
+  const auto data = make_data();
+  const scratch dir;
+  const auto steps = [&](std::uint64_t until, bool resume) {
+    std::vector<std::vector<std::uint32_t>> seen;
+    journal keep;
+    keep.keep_checkpoints(dir.path, "toy", resume);
+    mlp model({width, 8, 1});
+    trainer t{flat_clip{}, gaussian_noise{2.0}, watched_shuffling{{10}, &seen}};
+    t.fit(model, data, {.steps = until, .delta = 1e-5, .journal = &keep});
+    return seen;
+  };
+  const auto once_an_epoch = [&](const std::vector<std::vector<std::uint32_t>>& seen) {
+    std::vector<int> count(records);
+    for (std::size_t i = 0; i < seen.size(); ++i) {
+      for (const auto row : seen[i]) ++count[row];
+      const int epochs = static_cast<int>(i / 10) + 1;
+      for (const int c : count) REQUIRE((c == epochs || c == epochs - 1));
+      if (i % 10 == 9) REQUIRE(std::all_of(count.begin(), count.end(), [&](int c) { return c == epochs; }));
+    }
+  };
+  once_an_epoch(steps(25, false));
+  once_an_epoch(steps(25 + 23, true));
+}
+
 TEST_CASE_TEMPLATE("every clip trains to the same model on any number of ranks, and spends the same", Clip,
                    automatic_clip, psac_clip, per_layer_clip, layer_bounds_clip<2>) {
   const auto data = make_data();
