@@ -379,6 +379,22 @@ TEST_CASE("a seeded run that is cut and resumed, at another number of ranks, goe
   CHECK(distance(run(3, 0, true, dir.path / "c"), whole) < 1e-4);
 }
 
+TEST_CASE("a seeded run that is cut within an epoch goes on in that epoch, bit by bit") {
+  const auto data = make_data();
+  const scratch dir;
+  const auto fit = [&](const char* where, std::uint64_t steps, bool resume) {
+    journal keep;
+    keep.keep_checkpoints(dir.path / where, "toy", resume);
+    mlp model({width, 8, 1});
+    trainer t{flat_clip{}, gaussian_noise{}, shuffling{10}};
+    t.fit(model, data, {.steps = steps, .delta = 1e-5, .insecure_seed = 9, .journal = &keep});
+    return parameters_of(model);
+  };
+  const auto whole = fit("whole", 38, false);
+  fit("cut", 13, false);
+  CHECK(fit("cut", 38, true) == whole);
+}
+
 TEST_CASE("a checkpoint is not resumed with other noise, clip or sampling: one claim could not cover both") {
   const auto data = make_data();
   const scratch dir;

@@ -199,10 +199,12 @@ class training_run {
     use_.backend.weights_changed(weights_, parameters_.data());
   }
 
-  /// This step's rows. Where epochs matter they begin with the run's key, so a resumed run begins one.
+  /// This step's rows. Where epochs matter they begin with the run's key: a resumed run begins one, save under a seed,
+  /// whose key goes on.
   void draw() {
     if constexpr (epoch_sampling<sampling_type>)
-      use_.sampling.draw({key_, domain::sampling, at_ - begun_at_, 0}, data_, rows_, plan_);
+      use_.sampling.draw({key_, domain::sampling, at_ - (options_.insecure_seed ? 0 : begun_at_), 0}, data_, rows_,
+                         plan_);
     else use_.sampling.draw({key_, domain::sampling, at_, 0}, data_, rows_);
   }
 
