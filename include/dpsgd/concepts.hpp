@@ -2,11 +2,11 @@
 ///
 ///   to change                 write a type with                                     concept and an example
 ///   how gradients are bounded factor(norm), sensitivity()                           clip_policy, privacy/clip.hpp
-///     law: norm * factor(norm) <= sensitivity()
+///     law: norm * factor(norm) <= sensitivity(); or by layer: factor(norm, layer, layers), group_bound(layer, layers)
 ///   what is added             draw(stream, block, sensitivity, out), event(...)     noise_policy, privacy/noise.hpp
 ///     law: a function of (stream, coordinate); standard deviation = multiplier x sensitivity of the sum
 ///   who joins a step          expected_batch(N), draw(stream, records, rows),       sampling_policy,
-///                             amplify(event)                                          privacy/sampling.hpp
+///                             amplify(event) [, memory, check(N)]                     privacy/sampling.hpp
 ///     law: a function of (stream, position); the event that amplify returns is what the sampler that runs does
 ///   what it all spends        add(event, steps), spent(delta)                       accountant, accounting/pld.hpp
 ///     law: never below the true epsilon

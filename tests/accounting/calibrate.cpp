@@ -25,6 +25,7 @@ struct linear_accountant {
   void add(const gaussian_event<zero_out>& e, std::uint64_t steps) {
     epsilon += static_cast<double>(steps) / e.multiplier;
   }
+  void add(const once_per_epoch<gaussian_event<zero_out>>& e, std::uint64_t steps) { add(e.event, e.releases(steps)); }
   result spent(double) const {
     if (questions) ++*questions;
     return {epsilon};
@@ -83,4 +84,15 @@ TEST_CASE("impossible targets are refused, and say what was spent") {
   for (const double delta : {0.0, -1.0, 1.0, std::nan("")})
     CHECK_THROWS_AS(most_steps<rdp_accountant>({1, delta}, poisson(0.01)(1)), error);
   CHECK_THROWS_AS(smallest_multiplier<rdp_accountant>({1, 1e-6}, 100, poisson(1.5)), error);
+}
+
+TEST_CASE("steps of an epoch are granted by whole epochs") {
+  const once_per_epoch step{100.0, gaussian_event<zero_out>{2}};
+  linear_accountant before;  // half an epsilon an epoch
+  CHECK(most_steps({3.2, 1e-5}, step, before) == 600);
+  before.epsilon = 0.5;
+  CHECK(most_steps({3.2, 1e-5}, step, before) == 500);
+  CHECK(most_steps({3.2, 1e-5}, step, before, 77) == 77);
+  CHECK(most_steps({0.9, 1e-5}, step, before) == 0);
+  CHECK_THROWS_AS(most_steps({3.2, 1e-5}, once_per_epoch{0.0, step.event}, before), error);
 }

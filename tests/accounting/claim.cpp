@@ -83,6 +83,21 @@ TEST_CASE("events refuse impossible numbers") {
   for (const double rate : {-0.1, 1.0000001, nan})
     CHECK_THROWS_AS((poisson_sampled{rate, gaussian_event<zero_out>{1}}.check()), error);
   CHECK_THROWS_AS((poisson_sampled{0.5, gaussian_event<zero_out>{-1}}.check()), error);
+  for (const double rate : {-0.1, 1.0000001, nan})
+    CHECK_THROWS_AS((fixed_size_sampled{rate, gaussian_event<zero_out>{1}}.check()), error);
+  for (const double epoch : {0.0, 1.5, -1.0, 1e10, nan})
+    CHECK_THROWS_AS((once_per_epoch{epoch, gaussian_event<zero_out>{1}}.check()), error);
+  CHECK_THROWS_AS((once_per_epoch{2.0, gaussian_event<zero_out>{-1}}.check()), error);
   CHECK_THROWS_AS(no_privacy_event{}.check(), error);
   CHECK_NOTHROW(step.check());
+}
+
+TEST_CASE("a claim names its sampling") {
+  const auto words = [](const auto& event) { return make_claim(fixed_accountant{1}, event, 1e-6).words(); };
+  CHECK(words(fixed_size_sampled{0.01, gaussian_event<zero_out>{1}}) ==
+        "(epsilon 1, delta 1e-06)-DP, unit: one row, zero-out adjacency, fixed-size sampling without replacement, PLD, "
+        "idealised arithmetic");
+  CHECK(words(once_per_epoch{100.0, gaussian_event<zero_out>{1}}) ==
+        "(epsilon 1, delta 1e-06)-DP, unit: one row, zero-out adjacency, each row once an epoch, unamplified, PLD, "
+        "idealised arithmetic");
 }

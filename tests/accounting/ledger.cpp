@@ -13,6 +13,7 @@
 #include <random>
 
 #include "dpsgd/accounting/calibrate.hpp"
+#include "dpsgd/accounting/pld.hpp"
 #include "dpsgd/accounting/rdp.hpp"
 
 using namespace dpsgd;
@@ -151,6 +152,40 @@ TEST_CASE("numbers are read back to the last bit") {
     { ledger(file, digest, rows).begin(odd); }
     REQUIRE(std::get<0>(ledger(file, digest, rows).runs().at(0).event) == odd);
   }
+}
+
+TEST_CASE(
+    "runs of every sampling are read back, each with its own epochs; an accountant refuses what it does not know") {
+  const scratch dir;
+  const auto file = dir.path / "data.ledger";
+  const fixed_size_sampled fixed{0.01, gaussian_event<zero_out>{0.9}};
+  const once_per_epoch shuffled{100.0, gaussian_event<zero_out>{5}};
+  {
+    ledger book(file, digest, rows);
+    for (const std::uint64_t steps : {150, 20}) {
+      book.begin(shuffled);
+      book.reserve(steps);
+    }
+  }
+  {
+    ledger book(file, digest, rows);
+    REQUIRE(book.runs().size() == 2);
+    CHECK(std::get<once_per_epoch<gaussian_event<zero_out>>>(book.runs()[0].event) == shuffled);
+    rdp_accountant from_ledger, by_hand;
+    book.add_to(from_ledger);
+    by_hand.add(shuffled.event, 3);  // 150 steps are two epochs, and 20 under another key one more
+    CHECK(from_ledger.spent(1e-5).epsilon == by_hand.spent(1e-5).epsilon);
+    book.begin(fixed);
+    book.reserve(5);
+  }
+  const ledger book(file, digest, rows);
+  CHECK(std::get<fixed_size_sampled<gaussian_event<zero_out>>>(book.runs()[2].event) == fixed);
+  rdp_accountant all;
+  book.add_to(all);
+  pld_accountant refuses;
+  CHECK_THROWS_WITH_AS(book.add_to(refuses), doctest::Contains("cannot account for a run of kind fixed-size-gaussian"),
+                       error);
+  CHECK(content(file).find(" once-per-epoch-gaussian zero-out epoch=100 multiplier=5 #") != std::string::npos);
 }
 
 TEST_CASE("a ledger refuses wrong use") {

@@ -11,17 +11,19 @@
 using namespace dpsgd;
 
 namespace {
-/// Automatic clipping (Bu et al. 2023), as a user writes it.
-struct automatic_clip {
-  double bound = 1.0, gamma = 0.01;
-  constexpr double factor(double norm) const { return bound / (norm + gamma); }
-  constexpr l2_sensitivity<zero_out> sensitivity() const { return {bound}; }
-};
-static_assert(clip_policy<automatic_clip>);
 /// Forgets the min(1, .): small gradients are scaled up, large ones are not scaled down enough.
 struct lying_clip {
   constexpr double factor(double norm) const { return norm > 2 ? 1.5 / norm : 1.0; }
   constexpr l2_sensitivity<zero_out> sensitivity() const { return {1}; }
+};
+/// By layer, with bounds that are not divided by sqrt(L); a bound that a factor does not keep.
+struct undivided_clip : per_layer_clip {
+  double group_bound(std::size_t, std::size_t) const { return bound; }
+};
+struct loose_layer_clip : per_layer_clip {
+  double factor(double norm, std::size_t group, std::size_t groups) const {
+    return group == 1 ? 1.0 : per_layer_clip::factor(norm, group, groups);
+  }
 };
 /// The radius from 24 bits, and the same block for two coordinates: planted mistakes of a noise.
 template <int Mistake>
@@ -47,11 +49,33 @@ TEST_CASE("clips keep their sensitivity, and check_clip catches one that does no
   for (const double bound : {1e-6, 0.5, 1.0, 100.0}) {
     CHECK_NOTHROW(testing::check_clip(flat_clip{bound}));
     CHECK_NOTHROW(testing::check_clip(automatic_clip{bound}));
+    CHECK_NOTHROW(testing::check_clip(psac_clip{bound}));
+    for (const std::size_t layers : {1, 3, 17}) CHECK_NOTHROW(testing::check_clip(per_layer_clip{bound}, layers));
+    CHECK_NOTHROW(testing::check_clip(layer_bounds_clip<2>{{bound, 7.0}}, 2));
   }
+  CHECK_THROWS_WITH_AS(testing::check_clip(undivided_clip{}), doctest::Contains("jointly"), error);
+  CHECK_THROWS_WITH_AS(testing::check_clip(loose_layer_clip{}), doctest::Contains("more than the sensitivity"), error);
+  CHECK_THROWS_WITH_AS(testing::check_clip(layer_bounds_clip<2>{{1.0, 7.0}}, 3),
+                       doctest::Contains("2 bounds, but the model 3 layers"), error);
+  CHECK_THROWS_AS(testing::check_clip(layer_bounds_clip<2>{{1.0, -7.0}}, 2), error);
+  CHECK_THROWS_AS(testing::check_clip(automatic_clip{1, -0.5}), error);
+  CHECK_THROWS_AS(testing::check_clip(psac_clip{1, 0}), error);
   CHECK_THROWS_AS(testing::check_clip(lying_clip{}), error);
   CHECK_THROWS_AS(testing::check_clip(flat_clip{-1}), error);
   CHECK(flat_clip{2}.factor(1) == 1);
   CHECK(flat_clip{2}.factor(8) == 0.25);
+}
+
+// By hand, from the papers' formulas.
+TEST_CASE("the clips of the literature have their factors and joint sensitivity") {
+  CHECK(automatic_clip{2, 0.5}.factor(1.5) == 1);  // C / (|g| + gamma)
+  CHECK(psac_clip{3, 0.5}.factor(0.5) == 3);       // C / (|g| + r / (|g| + r)) = 3 / (0.5 + 0.5)
+  CHECK(psac_clip{2, 0.1}.factor(0) == 2);
+  CHECK(per_layer_clip{2}.factor(3, 1, 4) == 1.0 / 3);  // C / sqrt(L) = 1
+  CHECK(per_layer_clip{2}.factor(0.5, 1, 4) == 1);
+  CHECK(per_layer_clip{2}.sensitivity().value == 2);
+  CHECK(layer_bounds_clip<2>{{3, 4}}.sensitivity().value == 5);
+  CHECK(layer_bounds_clip<2>{{3, 4}}.factor(8, 1, 2) == 0.5);
 }
 
 TEST_CASE("gaussian noise has its standard deviation, and check_noise catches planted mistakes") {

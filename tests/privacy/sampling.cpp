@@ -3,10 +3,12 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <numeric>
 #include <set>
+#include <type_traits>
 #include <vector>
 
 using namespace dpsgd;
@@ -32,9 +34,17 @@ records_at whole(std::uint64_t n) {
 }
 const random_key key = random_key::from_seed(11);
 
-std::vector<std::uint64_t> drawn(const poisson_sampling& s, const records_at& r, std::uint64_t step) {
+template <class Sampling = poisson_sampling>
+std::vector<std::uint64_t> drawn(const Sampling& s, const records_at& r, std::uint64_t step,
+                                 const random_key& k = key) {
   std::vector<std::uint32_t> rows;
-  s.draw({key, domain::sampling, step, 0}, r, rows);
+  const random_stream stream{k, domain::sampling, step, 0};
+  if constexpr (epoch_sampling<Sampling>) {
+    typename Sampling::memory fresh;
+    s.draw(stream, r, rows, fresh);
+  } else {
+    s.draw(stream, r, rows);
+  }
   std::vector<std::uint64_t> positions;
   for (const auto row : rows) positions.push_back(r.positions[row]);
   return positions;
@@ -53,19 +63,26 @@ TEST_CASE("draws are ascending, without repetition, and of the records that are 
     }
 }
 
-// Law: who is drawn depends on nothing but key, step and position.
-TEST_CASE("any cut into shards draws the same records; a record that is gone moves no other") {
+// Law: who is drawn depends on nothing but key, step, position and the file's number of positions.
+TEST_CASE_TEMPLATE("any cut into shards draws the same records; a record that is gone moves no other", Sampling,
+                   poisson_sampling, fixed_size_sampling, shuffling, balls_in_bins) {
   const auto r = whole(10'000);
   for (const double q : {0.001, 0.02, 0.4})
     for (std::uint64_t step = 0; step < 5; ++step) {
-      const auto one = drawn({q}, r, step);
+      const auto s = [&] {
+        if constexpr (epoch_sampling<Sampling>) return Sampling{static_cast<std::uint64_t>(1 / q)};
+        else return Sampling{q};
+      }();
+      const auto one = drawn(s, r, step);
+      REQUIRE(!one.empty());
+      CHECK(std::is_sorted(one.begin(), one.end()));
       for (const std::size_t ranks : {2, 3, 7}) {
         std::vector<std::uint64_t> joined;
         for (std::size_t k = 0; k < ranks; ++k) {
           records_at shard{r.all,
                            {r.positions.begin() + static_cast<std::ptrdiff_t>(10'000 * k / ranks),
                             r.positions.begin() + static_cast<std::ptrdiff_t>(10'000 * (k + 1) / ranks)}};
-          const auto part = drawn({q}, shard, step);
+          const auto part = drawn(s, shard, step);
           joined.insert(joined.end(), part.begin(), part.end());
         }
         CHECK(joined == one);
@@ -74,8 +91,8 @@ TEST_CASE("any cut into shards draws the same records; a record that is gone mov
       std::erase_if(fewer.positions, [](std::uint64_t p) { return p % 3 == 1; });
       auto expected = one;
       std::erase_if(expected, [](std::uint64_t p) { return p % 3 == 1; });
-      CHECK(drawn({q}, fewer, step) == expected);
-      CHECK(drawn({q}, records_at{r.all, {}}, step).empty());
+      CHECK(drawn(s, fewer, step) == expected);
+      CHECK(drawn(s, records_at{r.all, {}}, step).empty());
     }
 }
 
@@ -139,4 +156,126 @@ TEST_CASE("cells hold about 32 draws or more and 24 bits number them") {
       CHECK(static_cast<double>(cell) * q >= 32);
       CHECK(n / cell < 1u << 24);
     }
+}
+
+TEST_CASE("a fixed size is fixed: floor(rate N) positions, all of them different; what draws nobody is refused") {
+  for (const std::uint64_t n : {1, 2, 7, 1000, 4096})
+    for (const double q : {0.001, 0.25, 0.6, 1.0}) {
+      const fixed_size_sampling s{q};
+      if (q * static_cast<double>(n) < 1) {
+        CHECK_THROWS_WITH_AS(drawn(s, whole(n), 0), doctest::Contains("is not possible"), error);
+        continue;
+      }
+      for (std::uint64_t step = 0; step < 20; ++step) {
+        const auto d = drawn(s, whole(n), step);
+        REQUIRE(d.size() == static_cast<std::size_t>(q * static_cast<double>(n)));
+        REQUIRE(std::adjacent_find(d.begin(), d.end()) == d.end());
+      }
+    }
+  for (const double q : {-0.1, 0.0, 1.5, std::nan("")})
+    CHECK_THROWS_AS(drawn(fixed_size_sampling{q}, whole(100), 0), error);
+}
+
+// Oracle: each of the 70 sets of 4 out of 8 comes up T/70 times. Chi-square with 69 degrees of freedom exceeds 160 with
+// a chance of 3e-9. It cannot see bias of more distant kinds (large N): there Floyd's algorithm is trusted.
+TEST_CASE("every set of the fixed size is drawn alike") {
+  constexpr int T = 70'000;
+  std::vector<int> count(256);
+  for (std::uint64_t step = 0; step < T; ++step) {
+    unsigned set = 0;
+    for (const auto p : drawn(fixed_size_sampling{0.5}, whole(8), step)) set |= 1u << p;
+    ++count[set];
+  }
+  double chi = 0;
+  int sets = 0;
+  for (unsigned set = 0; set < 256; ++set)
+    if (count[set] > 0) ++sets, chi += (count[set] - T / 70.0) * (count[set] - T / 70.0) / (T / 70.0);
+  CHECK(sets == 70);
+  CHECK(chi < 160);
+}
+
+TEST_CASE("a keyed permutation is one, for every small n and some large ones") {
+  const auto is_permutation = [](std::uint64_t n, std::uint64_t step) {
+    const detail::permutation of({key, domain::sampling, step, 0}, n);
+    std::vector<char> seen(n);
+    for (std::uint64_t x = 0; x < n; ++x) {
+      const auto y = of(x);
+      if (y >= n || seen[y]++) return false;
+    }
+    return true;
+  };
+  for (std::uint64_t n = 1; n <= 1100; ++n) REQUIRE(is_permutation(n, n));
+  for (const std::uint64_t n : {4095, 4096, 4097, 65'537, 1'000'003}) CHECK(is_permutation(n, 1));
+  const detail::permutation huge({key, domain::sampling, 1, 0}, std::uint64_t{1} << 40);  // no overflow: it returns
+  CHECK(huge(0) != huge(1));
+}
+
+// What the claim of an epoch's event rests on.
+TEST_CASE_TEMPLATE("each record joins exactly one step of an epoch, whatever the ranks and their memory", Sampling,
+                   shuffling, balls_in_bins) {
+  for (const std::uint64_t n : {1, 10, 999, 5000})
+    for (const std::uint64_t steps : {std::uint64_t{1}, std::uint64_t{7}, n}) {
+      if (steps > n) continue;
+      const Sampling s{steps};
+      const auto r = whole(n);
+      typename Sampling::memory kept;
+      std::vector<std::uint32_t> rows;
+      for (int epoch = 0; epoch < 3; ++epoch) {
+        std::vector<int> count(n);
+        for (std::uint64_t t = 0; t < steps; ++t) {
+          const auto step = static_cast<std::uint64_t>(epoch) * steps + t;
+          s.draw({key, domain::sampling, step, 0}, r, rows, kept);
+          for (const auto row : rows) ++count[row];
+          if (t % 100 == 0) {
+            std::vector<std::uint64_t> positions(rows.begin(), rows.end());
+            REQUIRE(positions == drawn(s, r, step));  // memory changes nothing
+          }
+          if (std::is_same_v<Sampling, shuffling>) {
+            CHECK(rows.size() >= n / steps);
+            CHECK(rows.size() <= (n + steps - 1) / steps);
+          }
+        }
+        REQUIRE(std::all_of(count.begin(), count.end(), [](int c) { return c == 1; }));
+      }
+    }
+  // The same memory under another key plans anew.
+  typename Sampling::memory kept;
+  std::vector<std::uint32_t> a, b, c;
+  const auto r = whole(1000);
+  const Sampling s{10};
+  s.draw({random_key::from_seed(1), domain::sampling, 0, 0}, r, a, kept);
+  s.draw({random_key::from_seed(2), domain::sampling, 0, 0}, r, b, kept);
+  s.draw({random_key::from_seed(2), domain::sampling, 10, 0}, r, c, kept);
+  CHECK(a != b);
+  CHECK(b != c);
+  for (const std::uint64_t steps : {std::uint64_t{0}, std::uint64_t{1001}})
+    CHECK_THROWS_WITH_AS(drawn(Sampling{steps}, r, 0), doctest::Contains("an epoch must have"), error);
+}
+
+// Privacy does not depend on it; training does. 24 positions, 6 steps, T epochs: the step of each position is uniform,
+// and so are the pairs of steps of two positions, neighbours and not: T/36 each, if they are independent; in a shuffle
+// they share a step with chance 3/23. Bands of 6.5 standard errors over 144 + 3 x 36 counts: false alarms below 3e-8.
+TEST_CASE_TEMPLATE("steps of an epoch are uniform over positions and pairs", Sampling, shuffling, balls_in_bins) {
+  constexpr std::size_t n = 24, steps = 6;
+  constexpr double T = 20'000;
+  const auto r = whole(n);
+  std::vector<double> single(n * steps), pairs(3 * steps * steps);
+  typename Sampling::memory kept;
+  std::vector<std::uint32_t> rows;
+  for (std::uint64_t e = 0; e < 20'000; ++e) {
+    std::array<std::size_t, n> at{};
+    for (std::uint64_t t = 0; t < steps; ++t) {
+      Sampling{steps}.draw({key, domain::sampling, e * steps + t, 0}, r, rows, kept);
+      for (const auto row : rows) at[row] = t;
+    }
+    for (std::size_t p = 0; p < n; ++p) ++single[p * steps + at[p]];
+    const std::size_t others[] = {1, 7, 23};
+    for (std::size_t k = 0; k < 3; ++k) ++pairs[(k * steps + at[0]) * steps + at[others[k]]];
+  }
+  for (const double c : single) REQUIRE(std::abs(c - T / 6) < 6.5 * std::sqrt(T / 6 * 5 / 6));
+  for (std::size_t i = 0; i < pairs.size(); ++i) {
+    const bool same = i % steps == i / steps % steps;
+    const double share = !std::is_same_v<Sampling, shuffling> ? 1.0 / 36 : same ? 3.0 / 23 / 6 : 20.0 / 23 / 30;
+    REQUIRE(std::abs(pairs[i] - T * share) < 6.5 * std::sqrt(T * share * (1 - share)));
+  }
 }

@@ -52,8 +52,21 @@ struct problem {
       const auto g = sum(no_clip{}, {row});
       double square = 0;
       for (const double v : g) square += v * v;
-      const double factor = clip.factor(std::sqrt(square));
-      for (std::size_t i = 0; i < g.size(); ++i) total[i] += factor * g[i];
+      if constexpr (grouped_clip<Clip>) {
+        // Layers of an mlp: a matrix and its bias each.
+        const auto tensors = model.shapes();
+        std::size_t i = 0;
+        for (std::size_t t = 0; t < tensors.size(); t += 2) {
+          const auto end = i + tensors[t].size() + tensors[t + 1].size();
+          double layer = 0;
+          for (auto k = i; k < end; ++k) layer += double{g[k]} * g[k];
+          const double factor = clip.factor(std::sqrt(layer), t / 2, tensors.size() / 2);
+          for (; i < end; ++i) total[i] += factor * g[i];
+        }
+      } else {
+        const double factor = clip.factor(std::sqrt(square));
+        for (std::size_t i = 0; i < g.size(); ++i) total[i] += factor * g[i];
+      }
     }
     return total;
   }
@@ -91,6 +104,63 @@ TEST_CASE("the clipped sum is the sum of each example's clipped gradient") {
       CHECK(distance(p.sum<materialised_norms>(flat_clip{bound}, rows), wanted) < 1e-5 + additions * 0x1p-24);
       CHECK(p.skipped == 0);
     }
+}
+
+TEST_CASE_TEMPLATE("every clip's sum is that of its factors, by ghost and by materialised norms", Clip, automatic_clip,
+                   psac_clip, per_layer_clip) {
+  for (const auto& widths : shapes)
+    for (const double bound : {0.01, 0.5, 100.0}) {
+      problem p(widths, 150);
+      const auto rows = first(150);
+      const Clip clip{bound};
+      const auto wanted = p.oracle(clip, rows);
+      double additions = 0;
+      for (const auto& shape : p.model.shapes()) additions += static_cast<double>(shape.rows);
+      CHECK(distance(p.sum(clip, rows), wanted) < 1e-5);
+      CHECK(distance(p.sum<materialised_norms>(clip, rows), wanted) < 1e-5 + additions * 0x1p-24);
+      const auto one = p.sum(clip, rows, 120);
+      for (const std::size_t tile : {1, 7, 64}) CHECK(p.sum(clip, rows, tile) == one);
+    }
+}
+
+TEST_CASE("a clip by layer keeps each layer's bound, even a lying one's, and of one layer it is the flat clip's bits") {
+  struct lying_clip : per_layer_clip {
+    double factor(double, std::size_t, std::size_t) const { return 50; }
+  };
+  problem p({16, 64, 64, 1}, 200);
+  const layer_bounds_clip<3> unequal{{0.5, 0.01, 2.0}};
+  for (std::uint32_t row = 0; row < 200; ++row) {
+    const auto check = [&](const std::vector<float>& g, auto bound_of) {
+      const auto tensors = p.model.shapes();
+      std::size_t i = 0;
+      for (std::size_t t = 0; t < tensors.size(); t += 2) {
+        double square = 0;
+        for (const auto end = i + tensors[t].size() + tensors[t + 1].size(); i < end; ++i)
+          square += double{g[i]} * g[i];
+        REQUIRE(std::sqrt(square) <= bound_of(t / 2));
+      }
+    };
+    check(p.sum(lying_clip{{0.25}}, {row}), [](std::size_t) { return 0.25 / std::sqrt(3.0); });
+    check(p.sum(unequal, {row}), [&](std::size_t g) { return unequal.bounds[g]; });
+  }
+  for (const auto& widths : {std::vector<std::size_t>{70, 1}, {1, 1}}) {
+    problem one(widths, 300);
+    CHECK(one.sum(per_layer_clip{0.3}, first(300)) == one.sum(flat_clip{0.3}, first(300)));
+  }
+}
+
+// One layer's norm overflows, another's does not: the example counts as zero in both, once.
+TEST_CASE("an example whose gradient is not finite in one layer counts as zero in all") {
+  problem p({16, 64, 64, 1}, 100);
+  auto rows = first(100);
+  // No neuron listens to the first input, so only |x|^2, and with it the first layer's norm, is beyond the floats.
+  for (std::size_t neuron = 0; neuron < 64; ++neuron) p.model.parameters()[neuron * 16] = 0;
+  p.features.view(37, 0) = 3e38f;
+  p.backend.weights_changed(p.weights, p.model.parameters().data());
+  const auto with = p.sum(per_layer_clip{0.5}, rows, 24);
+  CHECK(p.skipped == 1);
+  rows.erase(rows.begin() + 37);
+  CHECK(with == p.sum(per_layer_clip{0.5}, rows, 24));
 }
 
 TEST_CASE("the gradient that is clipped is the loss's: finite differences") {

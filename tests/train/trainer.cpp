@@ -404,6 +404,22 @@ TEST_CASE("a seeded run that is cut and resumed, at another number of ranks, goe
   CHECK(distance(run(3, 0, true, dir.path / "c"), whole) < 1e-4);
 }
 
+TEST_CASE("a seeded run that is cut within an epoch goes on in that epoch, bit by bit") {
+  const auto data = make_data();
+  const scratch dir;
+  const auto fit = [&](const char* where, std::uint64_t steps, bool resume) {
+    journal keep;
+    keep.keep_checkpoints(dir.path / where, "toy", resume);
+    mlp model({width, 8, 1});
+    trainer t{flat_clip{}, gaussian_noise{}, shuffling{10}};
+    t.fit(model, data, {.steps = steps, .delta = 1e-5, .insecure_seed = 9, .journal = &keep});
+    return parameters_of(model);
+  };
+  const auto whole = fit("whole", 38, false);
+  fit("cut", 13, false);
+  CHECK(fit("cut", 38, true) == whole);
+}
+
 TEST_CASE("a checkpoint is not resumed with other noise, clip or sampling: one claim could not cover both") {
   const auto data = make_data();
   const scratch dir;
@@ -594,6 +610,130 @@ TEST_CASE("at every step the ledger on the disk counts at least the steps that w
   };
   t.fit(model, data, o);
   CHECK(looks >= 8);
+}
+
+TEST_CASE_TEMPLATE("every sampling gives the same model on any number of ranks", Sampling, fixed_size_sampling,
+                   shuffling, balls_in_bins) {
+  const auto data = make_data();
+  const auto sampling = [] {
+    if constexpr (epoch_sampling<Sampling>) return Sampling{10};
+    else return Sampling{0.1};
+  }();
+  const fit_options o{.steps = 25, .learning_rate = 0.3, .delta = 1e-5, .insecure_seed = 5};
+  const auto one = train(1, data, o, flat_clip{0.7}, gaussian_noise{1.0}, sampling, rdp_accountant{})[0];
+  for (const int ranks : {2, 3, 7})
+    for (const auto& p : train(ranks, data, o, flat_clip{0.7}, gaussian_noise{1.0}, sampling, rdp_accountant{}))
+      CHECK(distance(p, one) < 1e-4);
+}
+
+// What the claim of a resumed run rests on: its epochs begin where its key does, so that a row joins once in each.
+TEST_CASE("in each epoch of a run, resumed or not, every record joins exactly once") {
+  struct watched_shuffling : shuffling {
+    std::vector<std::vector<std::uint32_t>>* seen;
+    void draw(const random_stream& stream, const dataset& data, std::vector<std::uint32_t>& rows, memory& plan) const {
+      shuffling::draw(stream, data, rows, plan);
+      seen->push_back(rows);
+    }
+  };
+  const auto data = make_data();
+  const scratch dir;
+  const auto steps = [&](std::uint64_t until, bool resume) {
+    std::vector<std::vector<std::uint32_t>> seen;
+    journal keep;
+    keep.keep_checkpoints(dir.path, "toy", resume);
+    mlp model({width, 8, 1});
+    trainer t{flat_clip{}, gaussian_noise{2.0}, watched_shuffling{{10}, &seen}};
+    t.fit(model, data, {.steps = until, .delta = 1e-5, .journal = &keep});
+    return seen;
+  };
+  const auto once_an_epoch = [&](const std::vector<std::vector<std::uint32_t>>& seen) {
+    std::vector<int> count(records);
+    for (std::size_t i = 0; i < seen.size(); ++i) {
+      for (const auto row : seen[i]) ++count[row];
+      const int epochs = static_cast<int>(i / 10) + 1;
+      for (const int c : count) REQUIRE((c == epochs || c == epochs - 1));
+      if (i % 10 == 9) REQUIRE(std::all_of(count.begin(), count.end(), [&](int c) { return c == epochs; }));
+    }
+  };
+  once_an_epoch(steps(25, false));
+  once_an_epoch(steps(25 + 23, true));
+}
+
+TEST_CASE_TEMPLATE("every clip trains to the same model on any number of ranks, and spends the same", Clip,
+                   automatic_clip, psac_clip, per_layer_clip, layer_bounds_clip<2>) {
+  const auto data = make_data();
+  const fit_options o{.steps = 25, .learning_rate = 0.3, .delta = 1e-5, .insecure_seed = 5};
+  const auto clip = [] {
+    if constexpr (std::is_same_v<Clip, layer_bounds_clip<2>>) return Clip{{0.5, 0.2}};
+    else return Clip{0.7};
+  }();
+  const auto one = train(1, data, o, clip, gaussian_noise{1.0}, poisson_sampling{0.1})[0];
+  for (const int ranks : {2, 3})
+    for (const auto& p : train(ranks, data, o, clip, gaussian_noise{1.0}, poisson_sampling{0.1}))
+      CHECK(distance(p, one) < 1e-4);
+  trainer t{clip, gaussian_noise{1.0}, poisson_sampling{0.1}};
+  trainer flat{flat_clip{}, gaussian_noise{1.0}, poisson_sampling{0.1}};
+  CHECK(t.event() == flat.event());
+}
+
+TEST_CASE("bounds that do not fit the model's layers, or lie about their sum, are refused") {
+  const auto data = make_data();
+  mlp model({width, 8, 1});
+  trainer three{layer_bounds_clip<3>{{1, 1, 1}}, gaussian_noise{}, poisson_sampling{0.1}};
+  CHECK_THROWS_WITH_AS(three.fit(model, data, {.steps = 1}), doctest::Contains("3 bounds, but the model 2 layers"),
+                       error);
+  struct undivided_clip : per_layer_clip {
+    double group_bound(std::size_t, std::size_t) const { return bound; }
+  };
+  trainer lying{undivided_clip{}, gaussian_noise{}, poisson_sampling{0.1}};
+  CHECK_THROWS_WITH_AS(lying.fit(model, data, {.steps = 1}), doctest::Contains("jointly"), error);
+}
+
+TEST_CASE("what a sampling cannot draw is refused before anything is spent") {
+  const auto data = make_data();
+  mlp model({width, 8, 1});
+  trainer none{flat_clip{}, gaussian_noise{}, fixed_size_sampling{1e-3}, rdp_accountant{}};
+  CHECK_THROWS_WITH_AS(none.fit(model, data, {.steps = 1}), doctest::Contains("is not possible"), error);
+  trainer all{flat_clip{}, gaussian_noise{}, shuffling{data.universe() + 1}};
+  CHECK_THROWS_WITH_AS(all.fit(model, data, {.steps = 1}), doctest::Contains("an epoch must have"), error);
+}
+
+// An epoch of 10 steps: 25 steps are three Gaussians, and 12 more under another key two.
+TEST_CASE("a shuffled run is claimed by its epochs, on each resume anew, on every rank; ledger and target agree") {
+  const auto data = make_data();
+  const scratch dir;
+  ledger book(dir.path / "ledger", data.digest().hex(), data.universe());
+  const auto gaussians = [](std::uint64_t n) {
+    pld_accountant a;
+    a.add(gaussian_event<zero_out>{2.0}, n);
+    return a.spent(1e-5).epsilon;
+  };
+  const auto fit = [&](std::uint64_t steps, bool resume, std::optional<double> target = {}) {
+    std::vector<fit_report> reports(3);
+    threads::run(3, [&](auto& world) {
+      journal keep;
+      fit_options o{.steps = steps, .target_epsilon = target, .delta = 1e-5, .checkpoint_every = 7};
+      if (world.rank() == 0) keep.keep(book), keep.keep_checkpoints(dir.path, "toy", resume);
+      o.journal = &keep;
+      mlp model({width, 8, 1});
+      trainer t{world, flat_clip{}, gaussian_noise{2.0}, shuffling{10}};
+      reports[static_cast<std::size_t>(world.rank())] = t.fit(model, shard(data, world), o);
+    });
+    for (const auto& r : reports) {
+      CHECK(r.claim.epsilon == reports[0].claim.epsilon);
+      CHECK(r.steps == reports[0].steps);
+    }
+    return reports[0];
+  };
+  CHECK(fit(25, false).claim.epsilon == gaussians(3));
+  CHECK(fit(37, true).claim.epsilon == gaussians(5));
+  const auto report = fit(0, true, gaussians(7));  // two epochs are left
+  CHECK(report.steps == 57);
+  CHECK(report.claim.epsilon == gaussians(7));
+  CHECK(fit(0, true, gaussians(6)).steps == 57);  // nothing is left
+  pld_accountant all;
+  book.add_to(all);
+  CHECK(all.spent(1e-5).epsilon == gaussians(7));
 }
 
 TEST_CASE("a rank that throws in the middle ends the fit on all ranks, with its message and the step") {

@@ -126,6 +126,12 @@ std::uint64_t most_steps(const privacy_target& target, const Event& event, const
   static_assert(accounts<Accountant, Event>, "dpsgd: this accountant cannot account for this event");
   detail::check(target);
   if (limit == 0) return 0;
+  if constexpr (epoch_event<Event>) {  // all steps of the epochs that keep it
+    event.check();
+    const auto epoch = static_cast<std::uint64_t>(event.epoch);
+    const auto epochs = most_steps(target, event.event, before, event.releases(limit));
+    return std::min(limit, epochs * epoch);
+  }
   Accountant first = before;  // with one step, so that what the accountant remembers of the event serves all questions
   first.add(event, 1);
   if (!detail::keeps(first, target)) return 0;

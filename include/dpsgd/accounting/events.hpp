@@ -109,6 +109,76 @@ struct poisson_sampled {
 template <class Event>
 poisson_sampled(double, Event) -> poisson_sampled<Event>;
 
+/// `event` on a batch that is drawn without replacement and has a size fixed in advance: at most the share `rate` of all
+/// positions, each set of that size alike. It is no Poisson sampling: a row that joins pushes another one out, so the
+/// two laws differ by more than this row's own contribution (accounting/rdp.hpp).
+template <class Event>
+struct fixed_size_sampled {
+  using adjacency = typename Event::adjacency;
+  static constexpr std::string_view sampling = "fixed-size sampling without replacement";
+  static constexpr arithmetic exactness = Event::exactness;
+
+  double rate = 0;  // size / positions, in [0, 1]
+  Event event{};
+
+  void check() const {
+    require(rate >= 0 && rate <= 1, "a sampling rate must lie in [0, 1]; got ", rate);
+    event.check();
+  }
+  constexpr bool is_free() const { return rate == 0 || event.is_free(); }
+  static std::string kind() { return "fixed-size-" + Event::kind(); }
+  template <class Use>
+  constexpr void each_number(Use&& use) {
+    use("rate", rate);
+    event.each_number(use);
+  }
+  friend constexpr bool operator==(const fixed_size_sampled&, const fixed_size_sampled&) = default;
+};
+template <class Event>
+fixed_size_sampled(double, Event) -> fixed_size_sampled<Event>;
+
+/// A step of a run in which every row joins one of each `epoch` steps and no other of them. The steps of an epoch show
+/// a row once, so together they are one `event`, and no chance amplifies it: who knows the step knows all. Steps add up
+/// to releases(steps) events. That holds for steps counted from where the run drew its key; a part of an epoch that is
+/// resumed under another key is a run of its own.
+template <class Event>
+struct once_per_epoch {
+  using adjacency = typename Event::adjacency;
+  static constexpr std::string_view sampling = "each row once an epoch, unamplified";
+  static constexpr arithmetic exactness = Event::exactness;
+
+  double epoch = 1;  // steps; a whole number from 1 to 2^32
+  Event event{};
+
+  /// How many events `steps` steps from the run's begin are: begun epochs count whole.
+  constexpr std::uint64_t releases(std::uint64_t steps) const {
+    const auto whole = static_cast<std::uint64_t>(epoch);
+    return steps / whole + (steps % whole != 0);
+  }
+  void check() const {
+    require(epoch >= 1 && epoch <= 0x1p32 && epoch == static_cast<double>(static_cast<std::uint64_t>(epoch)),
+            "an epoch must have a whole number of steps from 1 to 2^32; got ", epoch);
+    event.check();
+  }
+  constexpr bool is_free() const { return event.is_free(); }
+  static std::string kind() { return "once-per-epoch-" + Event::kind(); }
+  template <class Use>
+  constexpr void each_number(Use&& use) {
+    use("epoch", epoch);
+    event.each_number(use);
+  }
+  friend constexpr bool operator==(const once_per_epoch&, const once_per_epoch&) = default;
+};
+template <class Event>
+once_per_epoch(double, Event) -> once_per_epoch<Event>;
+
+/// An event whose steps do not add up one by one, but epoch by epoch.
+template <class E>
+concept epoch_event = requires(const E& e, std::uint64_t steps) {
+  e.event;
+  { e.releases(steps) } -> std::same_as<std::uint64_t>;
+};
+
 /// A release that protects nobody: one such step spends infinity. Sampling does not amplify it.
 struct no_privacy_event {
   using adjacency = zero_out;
@@ -155,11 +225,15 @@ concept privacy_event = std::equality_comparable<E> && requires(const E& e) {
 };
 
 static_assert(privacy_event<gaussian_event<zero_out>> && privacy_event<poisson_sampled<gaussian_event<zero_out>>>);
+static_assert(privacy_event<fixed_size_sampled<gaussian_event<zero_out>>>);
+static_assert(privacy_event<once_per_epoch<gaussian_event<zero_out>>>);
+static_assert(epoch_event<once_per_epoch<gaussian_event<zero_out>>> && !epoch_event<gaussian_event<zero_out>>);
 static_assert(privacy_event<no_privacy_event> && privacy_event<refused_event>);
 
 /// The events that a ledger can hold. A new kind of event is added here; an older dpsgd refuses a file that has it.
 using recorded_event =
-    std::variant<poisson_sampled<gaussian_event<zero_out>>, gaussian_event<zero_out>, no_privacy_event>;
+    std::variant<poisson_sampled<gaussian_event<zero_out>>, gaussian_event<zero_out>, no_privacy_event,
+                 fixed_size_sampled<gaussian_event<zero_out>>, once_per_epoch<gaussian_event<zero_out>>>;
 
 /// An event as files have it: "poisson-gaussian zero-out rate=0.01 multiplier=0.9". Numbers read back as the same
 /// doubles.

@@ -461,6 +461,12 @@ class pld_accountant {
   }
   void add(const gaussian_event<zero_out>& event, std::uint64_t steps) { add(poisson_sampled{1.0, event}, steps); }
 
+  /// `steps` steps in a row from the begin of a run: as many Gaussian releases as epochs they begin.
+  void add(const once_per_epoch<gaussian_event<zero_out>>& event, std::uint64_t steps) {
+    event.check();
+    add(event.event, event.releases(steps));
+  }
+
   /// A step without protection: epsilon is infinite from now on.
   void add(const no_privacy_event& event, std::uint64_t steps) {
     event.check();
@@ -523,6 +529,9 @@ class pld_accountant {
 };
 static_assert(accounts<pld_accountant, gaussian_event<zero_out>>);
 static_assert(accounts<pld_accountant, poisson_sampled<gaussian_event<zero_out>>>);
+static_assert(accounts<pld_accountant, once_per_epoch<gaussian_event<zero_out>>>);
 static_assert(accounts<pld_accountant, no_privacy_event>);
+// No pair of laws is known to dominate a fixed-size batch's and to compose (Lebeda et al. 2024): moments alone.
+static_assert(!accounts<pld_accountant, fixed_size_sampled<gaussian_event<zero_out>>>);
 
 }  // namespace dpsgd

@@ -8,7 +8,8 @@
 /// a valid epsilon; the accountant takes the smallest.
 ///
 /// Only the direction A || B ("remove": A is the law that has the row) is computed. For the Poisson-sampled Gaussian it
-/// is the larger one at every order (Mironov, Talwar and Zhang 2019, theorem 5).
+/// is the larger one at every order (Mironov, Talwar and Zhang 2019, theorem 5). For batches of fixed size the bound
+/// holds for both.
 #pragma once
 
 #include <algorithm>
@@ -144,6 +145,36 @@ double log_moment(const poisson_sampled<gaussian_event<Adjacency>>& event, doubl
   return std::max(log_excess, 0.0) + std::log1p(std::exp(-std::abs(log_excess)));  // ln(1 + e^log_excess)
 }
 
+/// The moment of a Gaussian release on a batch of fixed size without replacement, for a real order > 1: a bound from
+/// above (Wang, Balle and Kasiviswanathan 2019, theorem 9). Their theorem compares a batch that has a row with one that
+/// has another row in its place. Such sums are two sensitivities apart even where the neighbour's row is blank, so the
+/// Gaussian in it has *half* the multiplier: with the whole one the figure would be too small. At integer orders
+///   1 + q^2 C(a,2) min(4(e^{4/s^2} - 1), 2 e^{4/s^2}) + 2 sum_{j=3..a} q^j C(a,j) e^{2j(j-1)/s^2}
+/// and between them the chord, since moments are convex. Never more than the moment without sampling, and just that
+/// above order 4,096. Cost: 10 ns times the order.
+template <class Adjacency>
+double log_moment(const fixed_size_sampled<gaussian_event<Adjacency>>& event, double order) {
+  const double q = event.rate, s = event.event.multiplier, unsampled = log_moment(event.event, order);
+  if (q == 0 || std::isinf(s)) return 0;
+  if (q == 1 || order > 4096 || std::isinf(unsampled)) return unsampled;
+  const auto at = [&](int a) {
+    if (a < 2) return 0.0;
+    const double e2 = 4 / (s * s);
+    double log_term = 2 * std::log(q) + std::log(a * (a - 1.0) / 2);  // ln q^j C(a, j)
+    double log_excess = log_term + (e2 < std::log(2.0) ? std::log(4 * std::expm1(e2)) : std::log(2.0) + e2);
+    for (int j = 3; j <= a; ++j) {
+      log_term += std::log(q * (a - j + 1) / j);
+      const double log_next = log_term + std::log(2.0) + 2.0 * j * (j - 1) / (s * s);
+      const double top = std::max(log_excess, log_next), other = std::min(log_excess, log_next);
+      log_excess = top + std::log1p(std::exp(other - top));
+    }
+    return std::max(log_excess, 0.0) + std::log1p(std::exp(-std::abs(log_excess)));
+  };
+  const int below = static_cast<int>(order);
+  const double part = order - below, low = at(below);
+  return std::min(unsampled, part > 0 ? low + part * (at(below + 1) - low) : low);
+}
+
 /// An event whose moment is known at every real order from 1.01 up (ADL finds the user's own log_moment, too). Where it
 /// is known at integer orders alone, the chord between two of them is a valid answer, because moments are convex.
 template <class E>
@@ -181,6 +212,12 @@ class rdp_accountant {
       entries_.push_back(
           {event, [event](double order) { return log_moment(event, order); }, static_cast<double>(steps), {}});
     }
+  }
+
+  /// `steps` steps in a row from the begin of a run: as many Gaussian releases as epochs they begin.
+  void add(const once_per_epoch<gaussian_event<zero_out>>& event, std::uint64_t steps) {
+    event.check();
+    add(event.event, event.releases(steps));
   }
 
   /// A step without protection: epsilon is infinite from now on.
@@ -273,6 +310,8 @@ class rdp_accountant {
 };
 static_assert(accounts<rdp_accountant, gaussian_event<zero_out>>);
 static_assert(accounts<rdp_accountant, poisson_sampled<gaussian_event<zero_out>>>);
+static_assert(accounts<rdp_accountant, fixed_size_sampled<gaussian_event<zero_out>>>);
+static_assert(accounts<rdp_accountant, once_per_epoch<gaussian_event<zero_out>>>);
 static_assert(accounts<rdp_accountant, no_privacy_event>);
 
 }  // namespace dpsgd

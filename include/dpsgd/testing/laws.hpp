@@ -22,17 +22,27 @@
 namespace dpsgd::testing {
 
 /// A clip never lets more through than its sensitivity: norm * factor(norm) <= sensitivity, the factor finite and not
-/// negative, for norm 0 and norms from 1e-30 to 1e30.
+/// negative, for norm 0 and norms from 1e-30 to 1e30. A clip by layer: each of `groups` layers by its own bound, and all
+/// bounds together by the sensitivity.
 template <clip_policy Clip>
 requires bounded<Clip>
-void check_clip(const Clip& clip) {
-  const double most = clip.sensitivity().value;
-  require(most > 0 && std::isfinite(most), "check_clip: the sensitivity must be positive and finite; it is ", most);
-  for (double norm = 0; norm < 1e30; norm = norm == 0 ? 1e-30 : norm * 1.01) {
-    const double factor = clip.factor(norm);
-    require(std::isfinite(factor) && factor >= 0, "check_clip: the factor of norm ", norm, " is ", factor);
-    require(norm * factor <= most * (1 + 1e-12), "check_clip: a gradient of norm ", norm, " keeps norm ", norm * factor,
-            ", more than the sensitivity ", most);
+void check_clip(const Clip& clip, std::size_t groups = 3) {
+  const auto check = [](double most, auto factor_of) {
+    require(most > 0 && std::isfinite(most), "check_clip: the sensitivity must be positive and finite; it is ", most);
+    for (double norm = 0; norm < 1e30; norm = norm == 0 ? 1e-30 : norm * 1.01) {
+      const double factor = factor_of(norm);
+      require(std::isfinite(factor) && factor >= 0, "check_clip: the factor of norm ", norm, " is ", factor);
+      require(norm * factor <= most * (1 + 1e-12), "check_clip: a gradient of norm ", norm, " keeps norm ",
+              norm * factor, ", more than the sensitivity ", most);
+    }
+  };
+  if constexpr (requires { clip.check(groups); }) clip.check(groups);
+  if constexpr (grouped_clip<Clip>) {
+    check_group_bounds(clip, groups);
+    for (std::size_t g = 0; g < groups; ++g)
+      check(clip.group_bound(g, groups), [&](double norm) { return clip.factor(norm, g, groups); });
+  } else {
+    check(clip.sensitivity().value, [&](double norm) { return clip.factor(norm); });
   }
 }
 

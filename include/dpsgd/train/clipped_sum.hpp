@@ -3,7 +3,7 @@
 /// Tile by tile (at most 60 records, so that everything stays in cache and memory does not grow with the batch):
 ///   forward, loss, backward                     deltas dy of every layer, one row an example
 ///   norm2[example] = sum over the layers        ghost norms, |dy|^2 (|x|^2 + 1) for a linear layer (Goodfellow 2015)
-///   factor[example] = clip(norm)
+///   factor[example] = clip(norm)                clips by layer: a norm and a factor for each layer
 ///   dy *= factor, row by row                    book-keeping (Bu et al. 2023): the deltas are used again
 ///   gradient += dy^T x                          one ordinary product gives the clipped sum
 #pragma once
@@ -33,20 +33,37 @@ namespace detail {
 template <class Clip, class Norms, class Out>
 struct clip_factors {
   Clip clip;
-  double limit;  // the sensitivity, shrunk by what rounding may have taken off the norm
+  double limit;  // the sensitivity (of this group), shrunk by what rounding may have taken off the norm
   double shrink;
   Norms norm2;  // |gradient|^2
   Out factor, not_finite;
+  std::size_t group = 0, groups = 1;
 
   void operator()(std::size_t i) const {
     const double norm = std::sqrt(static_cast<double>(norm2[i]));
     // A square below 1e-30 may have underflowed: the norm is then at most 1e-15.
-    const double wanted = clip.factor(norm) * shrink, most = limit / (norm > 1e-15 ? norm : 1e-15);
+    const double wanted = raw(norm) * shrink, most = limit / (norm > 1e-15 ? norm : 1e-15);
     const bool finite = norm2[i] <= 3.4028234e38f;     // false for NaN and infinity
     const double use = wanted < most ? wanted : most;  // a NaN or infinite `wanted` gives most
     factor[i] = finite && use > 0 ? static_cast<float>(use) : 0.0f;
     not_finite[i] = finite ? 0.0f : 1.0f;
   }
+  double raw(double norm) const {
+    if constexpr (grouped_clip<Clip>) return clip.factor(norm, group, groups);
+    else return clip.factor(norm);
+  }
+};
+
+/// An example whose gradient is not finite in one group counts as zero in all: row i of `all` is set where `one` is.
+template <class Out>
+struct join_lost {
+  Out one, all;
+  void operator()(std::size_t i) const { all[i] = all[i] > one[i] ? all[i] : one[i]; }
+};
+template <class Out>
+struct drop_lost {
+  Out lost, factor;
+  void operator()(std::size_t i) const { factor[i] = lost[i] > 0 ? 0.0f : factor[i]; }
 };
 
 }  // namespace detail
@@ -59,12 +76,11 @@ class clipped_sum_workspace {
 
   /// `rows` a tile: by default what fits the cache. The result does not depend on it, bit for bit.
   clipped_sum_workspace(Backend& b, const Model& model, std::size_t rows)
-      : backend_(&b),
-        model_(&model),
-        tape_(b, model, rows),
-        norm2_(b.template make<float>(rows)),
-        factor_(b.template make<float>(rows)),
-        not_finite_(b.template make<float>(rows)) {
+      : backend_(&b), model_(&model), tape_(b, model, rows), group_of_(model.shapes().size()) {
+    tape_.each_parametric(1, [&](const auto&, std::size_t tensor, auto, auto) { group_of_[tensor] = groups_++; });
+    norm2_ = b.template make<float>(rows * groups_);
+    factor_ = b.template make<float>(rows * groups_);
+    not_finite_ = b.template make<float>(rows * groups_);
     for (const auto& shape : model.shapes()) {
       const auto stride = Backend::stride(shape.cols);
       // A product may write whole blocks: its rows and columns are those of the shape.
@@ -85,6 +101,9 @@ class clipped_sum_workspace {
     shrink_ = 1.0 - Backend::sum_error(widest) - static_cast<double>(additions) * 0x1p-24;
   }
 
+  /// How many layers with parameters the model has: a clip by layer sees each as a group.
+  std::size_t groups() const { return groups_; }
+
   /// sum (the parameters' order, unpadded) = the sum over `rows` of clip's factor times each one's gradient.
   /// features (records, inputs) and labels (records, 1) are read at `rows`. Adds how many examples counted as zero
   /// because their gradient was not finite to `not_finite`. Cost: one forward and backward pass, plus the norms.
@@ -99,12 +118,12 @@ class clipped_sum_workspace {
       b.gather_rows(features, rows.part(first, n), tape_.value(0, n));
       b.gather_rows(labels, rows.part(first, n), tape_.labels(n));
       tape_.forward(weights, n);
-      const vector_view<float, memory> norm2{norm2_.data(), n};
-      if constexpr (bounded<Clip>) b.zero(norm2);
+      if constexpr (bounded<Clip>)
+        for (std::size_t g = 0; g < groups_of<Clip>(); ++g) b.zero(part(norm2_, g, n));
       tape_.backward(weights, n, [&](const auto& l, std::size_t tensor, auto x, auto dy) {
-        if constexpr (bounded<Clip>) add_norms(l, tensor, x, dy, norm2);
+        if constexpr (bounded<Clip>) add_norms(l, tensor, x, dy, part(norm2_, group_of<Clip>(tensor), n));
       });
-      if constexpr (bounded<Clip>) clip_deltas(clip, norm2, not_finite);
+      if constexpr (bounded<Clip>) clip_deltas(clip, n, not_finite);
       tape_.each_parametric(n, [&](const auto& l, std::size_t tensor, auto x, auto dy) {
         l.gradient(b, x, dy, gradient_.data() + tensor);
       });
@@ -130,17 +149,43 @@ class clipped_sum_workspace {
     else materialise(l, tensor, x, dy, norm2);
   }
 
+  /// The n rows of group g.
+  template <class Memory>
+  vector_view<float, memory> part(Memory& all, std::size_t g, std::size_t n) {
+    return {all.data() + g * tape_.rows(), n};
+  }
+  /// One group for the whole gradient, or one for each layer.
   template <class Clip>
-  void clip_deltas(const Clip& clip, vector_view<float, memory> norm2, double& not_finite) {
+  std::size_t groups_of() const {
+    return grouped_clip<Clip> ? groups_ : 1;
+  }
+  template <class Clip>
+  std::size_t group_of(std::size_t tensor) const {
+    return grouped_clip<Clip> ? group_of_[tensor] : 0;
+  }
+
+  template <class Clip>
+  void clip_deltas(const Clip& clip, std::size_t n, double& not_finite) {
     auto& b = *backend_;
-    const auto n = norm2.size;
-    const vector_view<float, memory> factor{factor_.data(), n}, lost{not_finite_.data(), n};
-    b.each(n, detail::clip_factors<Clip, decltype(norm2), decltype(factor)>{clip, clip.sensitivity().value * shrink_,
-                                                                            shrink_, norm2, factor, lost});
+    const auto lost = part(not_finite_, 0, n);
+    const auto groups = groups_of<Clip>();
+    for (std::size_t g = 0; g < groups; ++g) {
+      double limit;
+      if constexpr (grouped_clip<Clip>) limit = clip.group_bound(g, groups);
+      else limit = clip.sensitivity().value;
+      const auto norm2 = part(norm2_, g, n), factor = part(factor_, g, n);
+      b.each(n, detail::clip_factors<Clip, decltype(norm2), decltype(factor)>{
+                    clip, limit * shrink_, shrink_, norm2, factor, part(not_finite_, g, n), g, groups});
+    }
+    for (std::size_t g = 1; g < groups; ++g)
+      b.each(n, detail::join_lost<decltype(lost)>{part(not_finite_, g, n), lost});
+    if (groups > 1)
+      for (std::size_t g = 0; g < groups; ++g) b.each(n, detail::drop_lost<decltype(lost)>{lost, part(factor_, g, n)});
     int count = 0;
     for (std::size_t i = 0; i < n; ++i) count += lost[i] > 0;
     not_finite += count;
-    tape_.each_parametric(n, [&](const auto&, std::size_t, auto x, auto dy) {
+    tape_.each_parametric(n, [&](const auto&, std::size_t tensor, auto x, auto dy) {
+      const auto factor = part(factor_, group_of<Clip>(tensor), n);
       b.clear_rows(factor, x);  // 0 x inf would be NaN in the product
       b.scale_rows(factor, dy);
     });
@@ -164,7 +209,9 @@ class clipped_sum_workspace {
   Backend* backend_;
   const Model* model_;
   tape<Backend, Model> tape_;
-  owned norm2_, factor_, not_finite_;
+  std::vector<std::size_t> group_of_;  // that a layer's first tensor belongs to
+  std::size_t groups_ = 0;
+  owned norm2_, factor_, not_finite_;  // (groups, rows)
   std::vector<owned> gradient_memory_, scratch_memory_;
   std::vector<matrix> gradient_, scratch_;
   double shrink_;

@@ -30,11 +30,12 @@ namespace detail {
 /// without one.
 inline void save(const training_state& state, const std::filesystem::path& file, std::string_view description,
                  std::string_view event, std::uint64_t run) {
-  sealed_writer out("dpsgd-checkpoint 2");
+  sealed_writer out("dpsgd-checkpoint 3");
   out.put(description);
   out.put(event);
   out.put(run);
   out.put(state.step);
+  out.put(state.epochs);
   out.put(std::span<const float>(state.parameters));
   out.put(std::uint64_t{state.moments.size()});
   for (const auto& m : state.moments) out.put(std::span<const float>(m));
@@ -45,7 +46,7 @@ inline void save(const training_state& state, const std::filesystem::path& file,
 /// event.
 inline std::uint64_t load(training_state& state, const std::filesystem::path& file, std::string_view description,
                           std::string_view event) {
-  sealed_reader in(file, "dpsgd-checkpoint 2");
+  sealed_reader in(file, "dpsgd-checkpoint 3");
   const auto theirs = in.get_text();
   require(theirs == description, file.string(), ": this checkpoint is of another run: it has ", theirs, ", this one ",
           description);
@@ -54,6 +55,7 @@ inline std::uint64_t load(training_state& state, const std::filesystem::path& fi
           event, ": one claim cannot cover both; resume with the same clip, noise and sampling");
   const auto run = in.get<std::uint64_t>();
   state.step = in.get<std::uint64_t>();
+  state.epochs = in.get<std::uint64_t>();
   in.get(state.parameters);
   const auto count = in.get<std::uint64_t>();
   require(count == state.moments.size(), file.string(), ": this checkpoint is of another optimizer (", count,
@@ -97,9 +99,14 @@ class basic_journal : public journal_base {
     std::visit(
         [&](const auto& e) {
           if (budget_) {
-            Accountant before;
-            book_->add_to(before);
-            left_ = most_steps(*budget_, e, before);
+            if constexpr (accounts<Accountant, std::decay_t<decltype(e)>>) {
+              Accountant before;
+              book_->add_to(before);
+              left_ = most_steps(*budget_, e, before);
+            } else {
+              fail("the ", Accountant::name, " accountant cannot tell what a budget leaves for steps of kind ",
+                   std::decay_t<decltype(e)>::kind(), "; use a basic_journal of another accountant");
+            }
           }
           run_ = book_->begin(e);
         },

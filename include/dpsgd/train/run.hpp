@@ -13,6 +13,7 @@
 #include <limits>
 #include <span>
 #include <string_view>
+#include <variant>
 #include <vector>
 
 #include "dpsgd/accounting/calibrate.hpp"
@@ -25,8 +26,10 @@
 #include "dpsgd/core/error.hpp"
 #include "dpsgd/core/random.hpp"
 #include "dpsgd/core/view.hpp"
+#include "dpsgd/nn/layer.hpp"
 #include "dpsgd/optim/optimizer.hpp"
 #include "dpsgd/privacy/clip.hpp"
+#include "dpsgd/privacy/sampling.hpp"
 #include "dpsgd/train/clipped_sum.hpp"
 #include "dpsgd/train/fit.hpp"
 #include "dpsgd/train/journal_base.hpp"
@@ -82,6 +85,14 @@ namespace detail {
   } catch (const error& e) {
     throw error(in_step(e.what()));
   }
+}
+
+/// What a sampling keeps from step to step: nothing, or its memory.
+struct no_memory {};
+template <class Sampling>
+auto memory_of() {
+  if constexpr (epoch_sampling<Sampling>) return typename Sampling::memory{};
+  else return no_memory{};
 }
 
 /// Ranks that disagree about what is done would make a claim that holds for none of them.
@@ -156,6 +167,7 @@ class training_run {
 
  private:
   using clip_type = std::remove_cvref_t<decltype(std::declval<Cast>().clip)>;
+  using sampling_type = std::remove_cvref_t<decltype(std::declval<Cast>().sampling)>;
   using optimizer_type = std::remove_cvref_t<decltype(std::declval<Cast>().optimizer)>;
   using backend_type = std::remove_reference_t<decltype(std::declval<Cast>().backend)>;
   using event_type = typename Cast::event_type;
@@ -167,7 +179,7 @@ class training_run {
   /// One step of DP-SGD (Abadi et al. 2016, algorithm 1).
   void step() {
     auto& wish_to_stop = sum_[size_];
-    use_.sampling.draw({key_, domain::sampling, at_, 0}, data_, rows_);  // perhaps none: an ordinary step
+    draw();  // perhaps nobody: an ordinary step
     drawn_ += static_cast<double>(rows_.size());
     clipped_sum_(weights_, data_.features(), {data_.labels().data(), data_.labels().size(), 1, 1},
                  {rows_.data(), rows_.size()}, use_.clip, sum_.data(), not_finite_);
@@ -187,15 +199,27 @@ class training_run {
     use_.backend.weights_changed(weights_, parameters_.data());
   }
 
+  /// This step's rows. Where epochs matter they begin with the run's key: a resumed run begins one, save under a seed,
+  /// whose key goes on.
+  void draw() {
+    if constexpr (epoch_sampling<sampling_type>)
+      use_.sampling.draw({key_, domain::sampling, at_ - (options_.insecure_seed ? 0 : begun_at_), 0}, data_, rows_,
+                         plan_);
+    else use_.sampling.draw({key_, domain::sampling, at_, 0}, data_, rows_);
+  }
+
   /// Throws dpsgd::error on impossible settings, and where the ranks do not agree.
   [[gnu::cold]] void check() {
     if constexpr (bounded<clip_type>) sensitivity_ = use_.clip.sensitivity().value;
     if constexpr (requires { use_.sampling.rate; })
       require(use_.sampling.rate >= 1e-9 && use_.sampling.rate <= 1,
               "the sampling rate must lie in (0, 1], and be at least 1e-9; got ", use_.sampling.rate);
+    if constexpr (requires { use_.sampling.check(std::uint64_t{}); }) use_.sampling.check(data_.universe());
     if constexpr (bounded<clip_type>)
       require(sensitivity_ >= 1e-15 && sensitivity_ <= 1e15,
               "the clip bound must lie in [1e-15, 1e15], so that floats hold it; got ", sensitivity_);
+    if constexpr (requires { use_.clip.check(std::size_t{}); }) use_.clip.check(groups());
+    if constexpr (grouped_clip<clip_type>) check_group_bounds(use_.clip, groups());
     if constexpr (requires { use_.noise.multiplier; })
       require(use_.noise.multiplier >= 1e-6 && use_.noise.multiplier <= 1e15,
               "the noise multiplier must lie in [1e-6, 1e15]; got ", use_.noise.multiplier,
@@ -211,13 +235,31 @@ class training_run {
             data_.features().cols, " features");
     detail::check_agreement(
         use_.world,
-        {sensitivity_, use_.clip.factor(0.1 * sensitivity_), use_.clip.factor(sensitivity_),
-         use_.clip.factor(10 * sensitivity_), use_.noise.variance(1.0),
-         use_.sampling.expected_batch(std::uint64_t{1} << 40), static_cast<double>(o.steps),
+        {sensitivity_, factor(0.1 * sensitivity_), factor(sensitivity_), factor(10 * sensitivity_),
+         use_.noise.variance(1.0), use_.sampling.expected_batch(std::uint64_t{1} << 40), static_cast<double>(o.steps),
          o.target_epsilon.value_or(-1), o.learning_rate, use_.schedule.factor(0, 1000), use_.schedule.factor(500, 1000),
          o.delta, o.insecure_seed ? 1.0 : 0.0, static_cast<double>(o.insecure_seed.value_or(0)), o.journal ? 1.0 : 0.0,
          static_cast<double>(o.checkpoint_every), static_cast<double>(data_.universe()),
          static_cast<double>(data_.all()), static_cast<double>(model_.parameters().size())});
+  }
+
+  /// The layers with parameters: what a clip by layer sees as groups.
+  [[gnu::cold]] std::size_t groups() const {
+    std::size_t count = 0;
+    for (const auto& l : model_.layers())
+      count += std::visit([]<class Layer>(const Layer&) { return std::size_t{layer_with_parameters<Layer>}; }, l);
+    return count;
+  }
+
+  /// The clip's factor for a norm; for a clip by layer something that tells its layers' factors apart.
+  [[gnu::cold]] double factor(double norm) const {
+    if constexpr (grouped_clip<clip_type>) {
+      double mixed = 0;
+      for (std::size_t g = 0; g < groups(); ++g) mixed = 3 * mixed + use_.clip.factor(norm, g, groups());
+      return mixed;
+    } else {
+      return use_.clip.factor(norm);
+    }
   }
 
   /// Rank 0 says where to begin, and with which key. A key is never used again: every fit draws a fresh one.
@@ -228,7 +270,7 @@ class training_run {
     for (auto* m : moments_) state_.moments.push_back({m, size_});
     report_.target_steps = options_.steps;
     if (options_.target_epsilon) {
-      const auto most = most_steps({*options_.target_epsilon, options_.delta}, event_, use_.accountant);
+      const auto most = steps_within_target();
       report_.target_steps = options_.steps > 0 ? std::min(options_.steps, most) : most;
       require(report_.target_steps > 0, "not even one step fits epsilon = ", *options_.target_epsilon,
               " at delta = ", options_.delta, "; raise the noise multiplier or lower the sampling rate");
@@ -239,6 +281,13 @@ class training_run {
       else if constexpr (std::convertible_to<event_type, recorded_event>)
         options_.journal->begin(state_, event_, report_.target_steps);
       else fail("a journal cannot hold this kind of event; add it to recorded_event in accounting/events.hpp");
+    }
+    if constexpr (epoch_event<event_type>) {
+      // What was resumed may end within an epoch, which counts whole: fewer steps are left than before.
+      if (options_.target_epsilon && state_.step > 0)
+        report_.target_steps =
+            std::max(state_.step, std::min(report_.target_steps, state_.step + steps_within_target()));
+      epochs_before_ = broadcast_value(world, state_.epochs);
     }
     if (options_.insecure_seed) key_ = random_key::from_seed(*options_.insecure_seed);
     else if (root_) key_ = random_key::fresh();
@@ -268,6 +317,7 @@ class training_run {
     for (auto* m : moments_) vector_.gather(m);
     if (root_ && options_.journal) {
       state_.step = released;
+      if constexpr (epoch_event<event_type>) state_.epochs = epochs_before_ + event_.releases(released - begun_at_);
       options_.journal->checkpoint(state_);
     }
   }
@@ -295,11 +345,23 @@ class training_run {
     options_.on_progress({done, report_.target_steps, done - begun_at_, seconds, spent_at_most(done, seconds)});
   }
 
-  /// The claim of `steps` steps.
+  /// How many steps keep the target epsilon, after what was resumed; without a resumed run, all.
+  [[gnu::cold]] std::uint64_t steps_within_target() const {
+    auto before = use_.accountant;
+    if constexpr (epoch_event<event_type>) before.add(event_.event, state_.epochs);
+    return most_steps({*options_.target_epsilon, options_.delta}, event_, before);
+  }
+
+  /// The claim of `steps` steps, resumed ones included.
   [[gnu::cold]] claim claim_after(std::uint64_t steps) {
     const auto asked = clock::now();
     auto spent = use_.accountant;
-    spent.add(event_, steps);
+    if constexpr (epoch_event<event_type>) {
+      spent.add(event_.event, epochs_before_);
+      spent.add(event_, steps - begun_at_);
+    } else {
+      spent.add(event_, steps);
+    }
     auto made = make_claim(spent, event_, options_.delta, exposed_);
     seconds_asking_ = seconds_since(asked);
     return made;
@@ -336,9 +398,11 @@ class training_run {
   typename backend_type::weights weights_;
   clipped_sum_workspace<backend_type, Model, typename Cast::norms_type> clipped_sum_;
   std::vector<std::uint32_t> rows_;  // of this step
+  [[no_unique_address]] decltype(detail::memory_of<sampling_type>()) plan_;
   random_key key_;
   training_state state_;
   fit_report report_;
+  std::uint64_t epochs_before_ = 0;                    // that resumed steps count as, where epochs matter
   std::uint64_t begun_at_ = 0, at_ = 0, granted_ = 0;  // steps released when we began, released, and reserved
   bool stop_ = false;
   double not_finite_ = 0, drawn_ = 0;

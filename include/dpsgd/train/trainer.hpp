@@ -121,7 +121,8 @@ class trainer {
       "dpsgd: this sampling cannot amplify the event of this noise; use poisson_sampling with gaussian_noise");
   static_assert(
       accounts<accountant_type, event_type>,
-      "dpsgd: this accountant cannot account for this clip, noise and sampler; use pld_accountant, the default");
+      "dpsgd: this accountant cannot account for this clip, noise and sampler; use pld_accountant, the default "
+      "(rdp_accountant{} for fixed_size_sampling)");
   static_assert(
       std::same_as<typename backend_type::memory, host_memory>,
       "dpsgd: this backend's memory is not the host's, and it brings no draw, clipped_sum and release of its own");
