@@ -5,7 +5,7 @@
 ///
 /// The law of a clip is norm * factor(norm) <= sensitivity(). It cannot be read off the type, so check_clip tries it,
 /// and the trainer applies min(factor, sensitivity / norm) all the same: a wrong factor costs accuracy, not privacy.
-/// (privacy/clip.hpp has the clips of the literature: automatic, PSAC, by layer, adaptive.)
+/// (privacy/clip.hpp has the clips of the literature: automatic, PSAC, by layer.)
 #include <cmath>
 #include <iostream>
 #include <vector>

@@ -2,7 +2,7 @@
 
 TRAINER, CLIPPED = "train/trainer.cpp", "train/clipped_sum.cpp"
 POLICIES, SAMPLING, NORMAL, LAYERS = "privacy/policies.cpp", "privacy/sampling.cpp", "core/normal.cpp", "nn/layers.cpp"
-PLD, LEDGER = "accounting/pld.cpp", "accounting/ledger.cpp"
+PLD, RDP = "accounting/pld.cpp", "accounting/rdp.cpp"
 
 # Laws, by the test cases that hold them.
 DEVIATION = (TRAINER, "the noise on each coordinate has standard deviation*")
@@ -21,6 +21,9 @@ FINITE_DIFFERENCES = (CLIPPED, "the gradient that is clipped is the loss's*")
 TILES = (CLIPPED, "the result has the same bits whatever the tile*")
 SENSITIVITY = (CLIPPED, "no example contributes more than the sensitivity*")
 NOT_FINITE = (CLIPPED, "a gradient that is not finite counts as zero*")
+LAYER_BOUNDS = (CLIPPED, "a clip by layer keeps each layer's bound*")
+EPOCHS = (RDP, "steps of an epoch are one Gaussian together*")
+FIXED_SIZE = (RDP, "a fixed size spends 20.99*")
 CLIP_LAW = (POLICIES, "clips keep their sensitivity*")
 NOISE_LAW = (POLICIES, "gaussian noise has its standard deviation*")
 SHARDS = (SAMPLING, "any cut into shards draws the same records*")
@@ -107,8 +110,12 @@ MUTANTS = [
       for (std::size_t c = 0; c < dy.cols; ++c) norm2[r] -= dy(r, c) * dy(r, c);
   }""")),
     mutant("only the last layer's norm", [SUM],
-           (SUMS, "        if constexpr (bounded<Clip>) add_norms(l, tensor, x, dy, norm2);",
-            "        if constexpr (bounded<Clip>) b.zero(norm2), add_norms(l, tensor, x, dy, norm2);")),
+           (SUMS, "        if constexpr (bounded<Clip>) add_norms(l, tensor, x, dy, part(norm2_, group_of<Clip>(tensor), n));",
+            "        if constexpr (bounded<Clip>) b.zero(part(norm2_, 0, n)), add_norms(l, tensor, x, dy, part(norm2_, 0, n));")),
+    mutant("bound per layer without 1 / sqrt(layers)", [CLIP_LAW],
+           (CLIP, "return bound / std::sqrt(static_cast<double>(groups));", "return bound + 0 * static_cast<double>(groups);")),
+    mutant("a layer's clip sees the whole sensitivity", [LAYER_BOUNDS],
+           (SUMS, "limit = clip.group_bound(g, groups);", "limit = clip.sensitivity().value;")),
     mutant("no min(1, .)", [CLIP_LAW],
            (CLIP, "return norm > bound ? bound / norm : 1.0;", "return bound / (norm > 1e-9 ? norm : 1e-9);")),
     mutant("mean loss before clipping", [LOSS_LAW, FINITE_DIFFERENCES],
@@ -121,7 +128,7 @@ MUTANTS = [
            (SUMS, "const double use = wanted < most ? wanted : most;", "const double use = wanted;")),
     # Sampling
     mutant("empty batch redrawn", [NOBODY],
-           (RUN, "    " + SAMPLE, "    " + SAMPLE + """
+           (RUN, "    draw();  // perhaps nobody: an ordinary step\n", """    draw();
     for (std::uint32_t again = 1; rows_.empty() && again < 1000; ++again)
       rows_.push_back(static_cast<std::uint32_t>((at_ * 1000003 + again) % data_.records()));""")),
     mutant("same mask on every rank", [RANKS_WITHOUT],
@@ -159,6 +166,11 @@ MUTANTS = [
     # Accounting
     mutant("steps lost on resume", [RESUMED_CLAIM],
            (RUN, "report_.claim = claim_after(at_);", "report_.claim = claim_after(at_ - begun_at_);")),
+    mutant("a begun epoch not counted", [EPOCHS],
+           ("accounting/events.hpp", "return steps / whole + (steps % whole != 0);", "return steps / whole;")),
+    mutant("a fixed size accounted with the whole multiplier", [FIXED_SIZE],
+           ("accounting/rdp.hpp", "const double e2 = 4 / (s * s);", "const double e2 = 1 / (s * s);"),
+           ("accounting/rdp.hpp", "2.0 * j * (j - 1) / (s * s)", "0.5 * j * (j - 1) / (s * s)")),
     mutant("the harder direction left out", [ONE_STEP, ORACLE],
            ("accounting/pld.hpp", "std::max({0.0, remove_.best.hi, add_.best.hi})};",
             "std::max({0.0, add_.best.hi})};")),
