@@ -22,6 +22,7 @@
 
 #include "console.hpp"
 #include "dpsgd/allreduce/all.hpp"
+#include "dpsgd/comm/auto_allreduce.hpp"
 #include "dpsgd/data/schema_json.hpp"
 #include "dpsgd/dpsgd.hpp"
 #include "dpsgd/nn/model_file.hpp"
@@ -234,17 +235,22 @@ int train(World& world, settings asked, const dpsgd::schema& columns, const reco
     }
   }
 
+  // How the ranks add up: one type, whatever it is. What travels is the parameters and one flag.
+  const auto allreduce = [&] {
+    if (asked.allreduce != "auto") return dpsgd::allreduce::from_name(asked.allreduce);
+    const auto choice = dpsgd::auto_allreduce(world).template choose<float>(world, model.parameters().size() + 1);
+    if (root) std::cerr << "allreduce: " << choice.text() << '\n';
+    asked.allreduce = choice.picked.name();  // the results say what ran
+    return choice.picked;
+  }();
+
   // Train. The policies' types are chosen here, once.
   std::optional<console::progress_view> view;
   if (root) view.emplace(p.batch_size, asked.is_private());
   const auto fit = [&](const auto& clip, const auto& noise, const auto& optimizer) {
-    dpsgd::trainer trainer{world,
-                           clip,
-                           noise,
-                           dpsgd::poisson_sampling{.rate = p.rate},
-                           optimizer,
-                           named_schedule(asked.schedule),
-                           dpsgd::allreduce::from_name(asked.allreduce)};
+    dpsgd::trainer trainer{
+        world,    clip, noise, dpsgd::poisson_sampling{.rate = p.rate}, optimizer, named_schedule(asked.schedule),
+        allreduce};
     return trainer.fit(model, mine.train,
                        {.steps = p.steps,
                         .learning_rate = p.learning_rate,

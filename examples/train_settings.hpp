@@ -271,7 +271,8 @@ inline std::optional<int> parse(int argc, char** argv, const console::start& sta
                     ->group(group);
   std::vector<std::string> allreduces;
   for (const auto& a : dpsgd::allreduce::all_algorithms) allreduces.emplace_back(a.name());
-  app.add_option("--allreduce", asked.allreduce, "how the ranks add up")
+  allreduces.emplace_back("auto");
+  app.add_option("--allreduce", asked.allreduce, "how the ranks add up; auto: whatever is fastest here, and says what")
       ->check(CLI::IsMember(allreduces))
       ->capture_default_str()
       ->group(group);

@@ -164,7 +164,7 @@ TEST_CASE("a seeded run: the same model at any number of ranks, and again the sa
   REQUIRE(run(task, task.train(seeded + words{task / "again"})).status == 0);
   CHECK(contents(task / "one") == contents(task / "again"));
   for (const char* ranks : {"2", "3"})
-    for (const char* algorithm : {"circulant", "naive", "double_tree", "hierarchical", "native"}) {
+    for (const char* algorithm : {"circulant", "naive", "double_tree", "hierarchical", "native", "auto"}) {
       CAPTURE(ranks);
       CAPTURE(algorithm);
       const auto result = run(task, task.train(seeded + words{task / "more", "--ranks", ranks, "--allreduce", algorithm,
@@ -172,6 +172,7 @@ TEST_CASE("a seeded run: the same model at any number of ranks, and again the sa
       REQUIRE_MESSAGE(result.status == 0, result.err);
       CHECK(results(task, "j")["ranks"] == std::stoi(ranks));
       CHECK(distance(task / "one", task / "more") < 1e-5);
+      CHECK((result.err.find("allreduce: ") != std::string::npos) == (algorithm == std::string_view("auto")));
     }
   const auto other = words{"--steps", "60", "--insecure-seed", "6", "--optimizer", "sgd", "--save", task / "other"};
   REQUIRE(run(task, task.train(other)).status == 0);

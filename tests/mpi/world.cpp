@@ -5,11 +5,14 @@
 #include <atomic>
 #include <cstdint>
 #include <cstring>
+#include <functional>
 #include <numeric>
+#include <string_view>
 #include <vector>
 
 #include "comm/oracle.hpp"
 #include "dpsgd/allreduce/all.hpp"
+#include "dpsgd/comm/auto_allreduce.hpp"
 #include "mpi/main.hpp"
 
 using namespace dpsgd;
@@ -83,6 +86,19 @@ TEST_CASE("between reduce and gather the owners' changes count, native's too") {
     for (std::size_t i = 0; i < n; ++i) CHECK(v[i] == world().size() * 10 + static_cast<double>(i));
     CHECK(sum(world(), static_cast<std::int64_t>(mine.count)) ==
           static_cast<std::int64_t>(bound.scattered() ? n : n * static_cast<std::size_t>(world().size())));
+  }
+}
+
+TEST_CASE("auto picks the same on all ranks, and its sum is right") {
+  const auto_allreduce chosen(world());
+  for (const std::size_t n : {std::size_t{0}, std::size_t{1}, std::size_t{5000}}) {
+    const auto choice = chosen.choose<float>(world(), n);
+    const auto name = static_cast<std::uint64_t>(std::hash<std::string_view>{}(choice.picked.name()));
+    for (const auto other : gather_all(world(), name)) CHECK(other == name);
+    for (const auto& c : choice.candidates) CHECK((c.measured >= 0) == (&c < &choice.candidates.front() + 4));
+    std::vector<float> v(n, 1.0f);
+    bind<float>(chosen, world(), n).all_reduce(v.data());
+    CHECK(v == std::vector<float>(n, static_cast<float>(world().size())));
   }
 }
 

@@ -283,9 +283,11 @@ auto bind(const allreduce::any& a, World& world, std::size_t n) {
 template <class T, class World, class Algorithm>
 using bound_allreduce = decltype(bind<T>(std::declval<const Algorithm&>(), std::declval<World&>(), std::size_t{}));
 
-/// What a trainer takes as an allreduce policy: an algorithm, native, or any.
+class auto_allreduce;  // comm/auto_allreduce.hpp
+
+/// What a trainer takes as an allreduce policy: an algorithm, native, any, or auto_allreduce.
 template <class Algorithm>
 concept allreduce_policy = allreduce::algorithm<Algorithm> || std::same_as<Algorithm, allreduce::native> ||
-    std::same_as<Algorithm, allreduce::any>;
+    std::same_as<Algorithm, allreduce::any> || std::same_as<Algorithm, auto_allreduce>;
 
 }  // namespace dpsgd

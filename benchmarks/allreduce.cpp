@@ -1,0 +1,178 @@
+/// The race: every allreduce of ours, what auto_allreduce picks, and MPI_Allreduce itself, from 4 B to 64 MiB.
+///
+///   mpirun -n 2 build/release/benchmarks/allreduce [--json FILE] [--seconds 60] [--only NAME]
+///
+/// Each iteration begins at a barrier and counts as long as its slowest rank. Algorithms and sizes come in random order,
+/// five times over, each for its share of the seconds. Every result is checked once. benchmarks/allreduce.sh builds
+/// and runs this with two MPI libraries and Gloo's counterpart beside them, and prints the ratios.
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <functional>
+#include <iostream>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "dpsgd/allreduce/all.hpp"
+#include "dpsgd/comm/auto_allreduce.hpp"
+#include "dpsgd/mpi.hpp"
+
+namespace {
+
+using dpsgd::mpi::check;
+
+struct contest {  // one algorithm at one size
+  std::string algorithm, picked;
+  std::size_t bytes;
+  std::function<void(float*)> all_reduce;
+  std::vector<double> times{};  // of the iterations, the slowest rank's
+  double used = 0;
+};
+
+struct options {
+  std::string json, only;
+  double seconds = 60;
+};
+
+options read(int argc, char** argv) {
+  options o;
+  for (int i = 1; i < argc; ++i) {
+    const std::string name = argv[i];
+    dpsgd::require(i + 1 < argc, "usage: allreduce [--json FILE] [--seconds S] [--only NAME]; no value for ", name);
+    const std::string value = argv[++i];
+    if (name == "--json") o.json = value;
+    else if (name == "--only") o.only = value;
+    else if (name == "--seconds") o.seconds = std::atof(value.c_str());
+    else dpsgd::fail("usage: allreduce [--json FILE] [--seconds S] [--only NAME]; there is no ", name);
+  }
+  dpsgd::require(o.seconds > 0, "--seconds must be positive; got ", o.seconds);
+  return o;
+}
+
+std::string library() {
+  char words[MPI_MAX_LIBRARY_VERSION_STRING];
+  int length = 0;
+  check(MPI_Get_library_version(words, &length), "MPI_Get_library_version");
+  std::string all(words, static_cast<std::size_t>(length));
+  return all.starts_with("Open MPI") ? "openmpi" : all.starts_with("MPICH") ? "mpich" : all.substr(0, all.find('\n'));
+}
+
+/// The q-th part of the sorted times; the upper neighbour where it falls between two.
+double quantile(std::vector<double> v, double q) {
+  std::sort(v.begin(), v.end());
+  return v[std::min(v.size() - 1, static_cast<std::size_t>(q * static_cast<double>(v.size())))];
+}
+
+std::vector<contest> make(dpsgd::mpi::world& world, const std::string& only) {
+  std::vector<contest> all;
+  const dpsgd::auto_allreduce chosen(world);
+  const auto enter = [&](const std::string& name, const std::string& picked, std::size_t bytes, const auto& algorithm) {
+    if (!only.empty() && only != name) return;
+    auto bound = std::make_shared<dpsgd::bound_any<float, dpsgd::mpi::world>>(algorithm, world, bytes / sizeof(float));
+    all.push_back({name, picked, bytes, [bound](float* v) { bound->all_reduce(v); }});
+  };
+  for (std::size_t bytes = 4; bytes <= std::size_t{64} << 20; bytes *= 4) {
+    const auto n = bytes / sizeof(float);
+    for (const auto& a : dpsgd::allreduce::all_algorithms) enter(std::string(a.name()), "", bytes, a);
+    if (only.empty() || only == "auto") {
+      const auto choice = chosen.choose<float>(world, n);
+      if (world.rank() == 0) std::cerr << choice.text() << '\n';
+      enter("auto", std::string(choice.picked.name()), bytes, choice.picked);
+    }
+    if (only.empty() || only == "MPI_Allreduce")
+      all.push_back(
+          {"MPI_Allreduce", "", bytes, [&world, n](float* v) {
+             check(MPI_Allreduce(MPI_IN_PLACE, v, static_cast<int>(n), MPI_FLOAT, MPI_SUM, world.communicator()),
+                   "MPI_Allreduce");
+           }});
+  }
+  dpsgd::require(!all.empty(), "--only: there is no '", only,
+                 "'; there are auto, MPI_Allreduce and those of --help in "
+                 "explain_allreduce");
+  return all;
+}
+
+void race(dpsgd::mpi::world& world, std::vector<contest>& all, double seconds) {
+  std::vector<float> v((std::size_t{64} << 20) / sizeof(float));
+  const int size = world.size();
+  for (auto& c : all) {  // is it right? (and the connections open, the memory touched)
+    std::fill_n(v.begin(), c.bytes / sizeof(float), static_cast<float>(world.rank() + 1));
+    c.all_reduce(v.data());
+    for (std::size_t i = 0; i < c.bytes / sizeof(float); ++i)
+      dpsgd::require(v[i] == static_cast<float>(size * (size + 1) / 2), c.algorithm, " is wrong at element ", i);
+  }
+  std::fill(v.begin(), v.end(), 0.0f);
+  constexpr int passes = 5;
+  const double slice = seconds / passes / static_cast<double>(all.size());
+  std::vector<std::size_t> order(all.size());
+  for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
+  std::mt19937 shuffle(1);  // the same on all ranks
+  std::vector<double> times;
+  const auto run = [&](contest& c, int iterations) {
+    times.clear();
+    for (int i = 0; i < iterations; ++i) {
+      check(MPI_Barrier(world.communicator()), "MPI_Barrier");
+      const double start = MPI_Wtime();
+      c.all_reduce(v.data());
+      times.push_back(MPI_Wtime() - start);
+    }
+    dpsgd::max(world, std::span<double>(times));
+  };
+  for (int pass = 0; pass < passes; ++pass) {
+    std::shuffle(order.begin(), order.end(), shuffle);
+    for (const auto i : order) {
+      auto& c = all[i];
+      const double left = slice * (pass + 1) - c.used;
+      if (pass > 0 && left <= 0) continue;  // its iterations are long: it has had its share
+      run(c, 1);                            // into the caches; not counted where there are others
+      const double one = times.back();
+      c.used += one;
+      const int more = static_cast<int>(std::clamp((left - one) / one, 0.0, 2000.0));
+      if (more > 0) run(c, more);
+      for (const double t : times) c.used += t;
+      c.times.insert(c.times.end(), times.begin(), times.end());
+    }
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) try {
+  dpsgd::mpi::world world(argc, argv);
+  const auto asked = read(argc, argv);
+  auto all = make(world, asked.only);
+  race(world, all, asked.seconds);
+  if (world.rank() != 0) return 0;
+  std::ofstream file;
+  if (!asked.json.empty()) {
+    file.open(asked.json);
+    file << "[";
+  }
+  const std::string by = library();
+  const char* separator = "\n";
+  for (const auto& c : all) {
+    char row[512];
+    const double median = quantile(c.times, 0.5) * 1e6, p99 = quantile(c.times, 0.99) * 1e6;
+    std::snprintf(row, sizeof row,
+                  R"({"library": "%s", "algorithm": "%s", "ranks": %d, "transport": "shared memory", "bytes": %zu, )"
+                  R"("median_us": %.3f, "p99_us": %.3f, "iterations": %zu, "picked": "%s"})",
+                  by.c_str(), c.algorithm.c_str(), world.size(), c.bytes, median, p99, c.times.size(),
+                  c.picked.c_str());
+    if (file.is_open()) file << separator << row;
+    separator = ",\n";
+    std::printf("%-22s %10zu B %12.2f us  p99 %12.2f us %s\n", c.algorithm.c_str(), c.bytes, median, p99,
+                c.picked.c_str());
+  }
+  if (file.is_open()) {
+    file << "\n]\n";
+    file.close();
+    dpsgd::require(static_cast<bool>(file), "cannot write ", asked.json);
+  }
+  return 0;
+} catch (const std::exception& e) {
+  std::cerr << "allreduce: " << e.what() << '\n';
+  return 1;
+}
