@@ -3,8 +3,9 @@
 ///   mpirun -n 2 build/release/benchmarks/allreduce [--json FILE] [--seconds 60] [--only NAME]
 ///
 /// Each iteration begins at a barrier and counts as long as its slowest rank. Algorithms and sizes come in random order,
-/// five times over, each for its share of the seconds, and once each time where that is too short. Every result is checked once. benchmarks/allreduce.sh builds
-/// and runs this with two MPI libraries and Gloo's counterpart beside them, and prints the ratios.
+/// five times over, each for its share of the seconds, and once each time where that is too short. Every result is
+/// checked once. benchmarks/allreduce.sh builds and runs this with two MPI libraries and Gloo's counterpart beside
+/// them, and prints the ratios.
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -126,7 +127,7 @@ void race(dpsgd::mpi::world& world, std::vector<contest>& all, double seconds) {
     for (const auto i : order) {
       auto& c = all[i];
       const double share = slice * (pass + 1);
-      run(c, 1);  // into the caches; not counted
+      if (c.used < share) run(c, 1);  // into the caches, where there is time; not counted
       // At least once; in growing lots, since one iteration that was interrupted says nothing of how many fit in.
       for (int lot = 1; lot == 1 || (c.used < share && lot <= 1024); lot *= 2) {
         run(c, lot);
