@@ -3,8 +3,9 @@
 ///   mpirun -n 2 build/release/benchmarks/allreduce [--json FILE] [--seconds 60] [--only NAME]
 ///
 /// Each iteration begins at a barrier and counts as long as its slowest rank. Algorithms and sizes come in random order,
-/// five times over, each for its share of the seconds. Every result is checked once. benchmarks/allreduce.sh builds
-/// and runs this with two MPI libraries and Gloo's counterpart beside them, and prints the ratios.
+/// five times over, each for its share of the seconds, and once each time where that is too short. Every result is
+/// checked once. benchmarks/allreduce.sh builds and runs this with two MPI libraries and Gloo's counterpart beside
+/// them, and prints the ratios.
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -125,15 +126,14 @@ void race(dpsgd::mpi::world& world, std::vector<contest>& all, double seconds) {
     std::shuffle(order.begin(), order.end(), shuffle);
     for (const auto i : order) {
       auto& c = all[i];
-      const double left = slice * (pass + 1) - c.used;
-      if (pass > 0 && left <= 0) continue;  // its iterations are long: it has had its share
-      run(c, 1);                            // into the caches; not counted where there are others
-      const double one = times.back();
-      c.used += one;
-      const int more = static_cast<int>(std::clamp((left - one) / one, 0.0, 2000.0));
-      if (more > 0) run(c, more);
-      for (const double t : times) c.used += t;
-      c.times.insert(c.times.end(), times.begin(), times.end());
+      const double share = slice * (pass + 1);
+      if (c.used < share) run(c, 1);  // into the caches, where there is time; not counted
+      // At least once; in growing lots, since one iteration that was interrupted says nothing of how many fit in.
+      for (int lot = 1; lot == 1 || (c.used < share && lot <= 1024); lot *= 2) {
+        run(c, lot);
+        for (const double t : times) c.used += t;
+        c.times.insert(c.times.end(), times.begin(), times.end());
+      }
     }
   }
 }

@@ -1,14 +1,14 @@
 #!/bin/sh
 # Races dpsgd's allreduce against Open MPI's, MPICH's and Gloo's, two ranks in shared memory, 4 B to 64 MiB.
 #
-#   benchmarks/allreduce.sh [--gloo] [--seconds 15]      # of each library, twice; prints ratios, writes build/race/*.json
+#   benchmarks/allreduce.sh [--gloo] [--seconds 10]      # of each library, twice; prints ratios, writes build/race/*.json
 #
 # Needs Debian's openmpi-bin libopenmpi-dev mpich libmpich-dev (side by side: mpicxx.openmpi, mpicxx.mpich); one that is
 # missing is a row "not run". --gloo makes a Python environment in build/race/gloo and downloads PyTorch into it: from
 # PyPI, which brings CUDA's libraries, some 2.5 GB. Without it, Gloo is run only where that environment already exists.
 set -u
 cd "$(dirname "$0")/.."
-seconds=15 gloo=no
+seconds=10 gloo=no
 while [ $# -gt 0 ]; do
   case $1 in
     --gloo) gloo=yes ;;

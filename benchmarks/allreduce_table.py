@@ -1,12 +1,11 @@
 """Prints what benchmarks/allreduce.sh measured: the time of auto and of our best over the libraries' own.
 
-Of a library's two runs the median of the medians counts, which is their mean. Also writes race.json: all rows.
+Of a library's two runs the lesser median counts: the run that was disturbed less. Also writes race.json: all rows.
 """
 import collections
 import glob
 import json
 import os
-import statistics
 import sys
 
 folder = sys.argv[1]
@@ -30,7 +29,7 @@ for row in rows:
         key = row["library"], row["algorithm"], row["bytes"]
         times[key].append(row["median_us"])
         picks[key] = row["picked"]
-median = {key: statistics.median(t) for key, t in times.items()}
+median = {key: min(t) for key, t in times.items()}
 for mpi in ("openmpi", "openmpi_as_it_comes", "mpich"):
     sizes = sorted({key[2] for key in median if key[0] == mpi})
     if not sizes:
