@@ -129,6 +129,7 @@ TEST_CASE("a clip by layer keeps each layer's bound, even a lying one's, and of 
   };
   problem p({16, 64, 64, 1}, 200);
   const layer_bounds_clip<3> unequal{{0.5, 0.01, 2.0}};
+  CHECK(distance(p.sum(unequal, first(200)), p.oracle(unequal, first(200))) < 1e-5);
   for (std::uint32_t row = 0; row < 200; ++row) {
     const auto check = [&](const std::vector<float>& g, auto bound_of) {
       const auto tensors = p.model.shapes();
