@@ -13,10 +13,12 @@ while [ $# -gt 0 ]; do
   case $1 in
     --gloo) gloo=yes ;;
     --seconds) shift; seconds=${1:?--seconds needs a number} ;;
+    --help | -h) sed -n '2,/^set/s/^# \{0,1\}//p' "$0"; exit 0 ;;
     *) echo "usage: benchmarks/allreduce.sh [--gloo] [--seconds S]; there is no $1" >&2; exit 2 ;;
   esac
   shift
 done
+case $seconds in '' | *[!0-9]* | 0) echo "--seconds must be a whole number of seconds; got $seconds" >&2; exit 2 ;; esac
 out=build/race
 mkdir -p $out
 rm -f $out/*.json $out/*.why

@@ -47,21 +47,32 @@ int main(int argc, char** argv) {
   bool as_json = false;
   audit_cases::setting own;
 
+  // CLI::Range lets NaN pass.
+  const auto within = [](double low, double high) {
+    return CLI::Validator(
+        [=](std::string& word) {
+          double number = 0;
+          return CLI::detail::lexical_cast(word, number) && number >= low && number <= high
+                     ? std::string()
+                     : dpsgd::text("must lie in [", low, ", ", high, "]; got ", word);
+        },
+        "");
+  };
   CLI::App app(description);
   app.set_version_flag("--version", std::string("audit (dpsgd) ") + dpsgd::version);
   app.add_option("--runs", runs, "trainings with the canary, and as many without it, for each way to decide")
       ->check(CLI::Range(100, 100'000'000))
       ->capture_default_str();
   app.add_option("--confidence", confidence, "with which a bound on epsilon is true, in [0.5, 1 - 1e-9]")
-      ->check(CLI::Range(0.5, 1 - 1e-9))
+      ->check(within(0.5, 1 - 1e-9))
       ->capture_default_str();
   app.add_option("--only", only, "one line of the table, by its name");
   std::vector<CLI::Option*> settings = {
-      app.add_option("--sampling-rate", own.rate, "q, in [1e-9, 1]")->check(CLI::Range(1e-9, 1.0)),
+      app.add_option("--sampling-rate", own.rate, "q, in [1e-9, 1]")->check(within(1e-9, 1)),
       app.add_option("--noise-multiplier", own.multiplier, "z: standard deviation of the noise / bound")
-          ->check(CLI::Range(1e-3, 1e6)),
+          ->check(within(1e-3, 1e6)),
       app.add_option("--steps", own.steps, "of each run")->check(CLI::Range(1, 1'000'000)),
-      app.add_option("--delta", own.delta, "")->check(CLI::Range(1e-12, 0.5))};
+      app.add_option("--delta", own.delta, "")->check(within(1e-12, 0.5))};
   app.add_flag("--json", as_json, "the table as JSON on stdout");
   auto cases = audit_cases::all();
   try {

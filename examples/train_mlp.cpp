@@ -228,6 +228,8 @@ int train(World& world, settings asked, const dpsgd::schema& columns, const reco
       journal.keep_checkpoints(asked.checkpoint, describe(asked, p, model, mine.train), asked.resume);
     if (!asked.ledger.empty()) {
       book.emplace(asked.ledger, mine.train.digest().hex(), all);
+      dpsgd::pld_accountant before;
+      book->add_to(before);  // refuses now, not when all is spent, if the ledger has runs that it cannot add up
       if (asked.budget) check_budget(*book, asked, p);
       journal.keep(*book, asked.budget ? std::optional(dpsgd::privacy_target{*asked.budget, p.delta}) : std::nullopt);
     } else if (!asked.is_private()) {

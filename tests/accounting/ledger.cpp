@@ -47,6 +47,19 @@ void put(const fs::path& file, const std::string& bytes) {
   std::ofstream(file, std::ios::binary | std::ios::trunc) << bytes;
 }
 
+/// A ledger that remembers which run it has begun.
+struct open_ledger : ledger {
+  using ledger::ledger;
+  std::uint64_t now = 0;
+  template <class Event>
+  std::uint64_t begin(const Event& each) {
+    return now = ledger::begin(each);
+  }
+  void reserve(std::uint64_t steps) { ledger::reserve(now, steps); }
+  void settle(std::uint64_t released) { ledger::settle(now, released); }
+  std::uint64_t granted() const { return now ? ledger::granted(now) : 0; }
+};
+
 /// The steps of all runs together.
 std::uint64_t counted(const ledger& book) {
   std::uint64_t steps = 0;
@@ -62,7 +75,7 @@ struct history {
 };
 history some_history(const fs::path& file) {
   history h;
-  ledger book(file, digest, rows);
+  open_ledger book(file, digest, rows);
   const auto note = [&] { h.counts.emplace_back(fs::file_size(file), counted(book)); };
   note();
   book.begin(event), note();
@@ -104,7 +117,7 @@ TEST_CASE("a ledger remembers what was spent, over runs and over processes") {
   const scratch dir;
   const auto file = dir.path / "data.ledger";
   {
-    ledger book(file, digest, rows);
+    open_ledger book(file, digest, rows);
     CHECK(book.runs().empty());
     const auto id = book.begin(event);
     CHECK(book.runs().back().id == id);
@@ -118,7 +131,7 @@ TEST_CASE("a ledger remembers what was spent, over runs and over processes") {
     CHECK(book.granted() == 133);
   }  // the run ends without settling: all of it counts
   {
-    ledger book(file, digest, rows);
+    open_ledger book(file, digest, rows);
     CHECK(counted(book) == 133);
     CHECK(book.granted() == 0);  // by nobody in this process
     book.begin(other_event);     // another run, or the same resumed
@@ -141,6 +154,22 @@ TEST_CASE("a ledger remembers what was spent, over runs and over processes") {
   CHECK(most_steps({2, 1e-5}, event, from_ledger) < most_steps<rdp_accountant>({2, 1e-5}, event));
 }
 
+TEST_CASE("a ledger serves one run at a time: the steps of one are never entered as another's") {
+  const scratch dir;
+  ledger book(dir.path / "data.ledger", digest, rows);
+  const auto first = book.begin(event);
+  book.reserve(first, 10);
+  const auto second = book.begin(other_event);
+  book.reserve(second, 5);
+  const auto refused = doctest::Contains("one run at a time");
+  CHECK_THROWS_WITH_AS(book.reserve(first, 10), refused, error);
+  CHECK_THROWS_WITH_AS(book.settle(first, 3), refused, error);
+  CHECK_THROWS_WITH_AS(static_cast<void>(book.granted(first)), refused, error);
+  CHECK(book.granted(second) == 5);
+  CHECK(book.counted(event) == 10);  // what was reserved stays counted
+  CHECK(book.counted(other_event) == 5);
+}
+
 TEST_CASE("numbers are read back to the last bit") {
   const scratch dir;
   std::mt19937_64 bits(7);
@@ -161,14 +190,14 @@ TEST_CASE(
   const fixed_size_sampled fixed{0.01, gaussian_event<zero_out>{0.9}};
   const once_per_epoch shuffled{100.0, gaussian_event<zero_out>{5}};
   {
-    ledger book(file, digest, rows);
+    open_ledger book(file, digest, rows);
     for (const std::uint64_t steps : {150, 20}) {
       book.begin(shuffled);
       book.reserve(steps);
     }
   }
   {
-    ledger book(file, digest, rows);
+    open_ledger book(file, digest, rows);
     REQUIRE(book.runs().size() == 2);
     CHECK(std::get<once_per_epoch<gaussian_event<zero_out>>>(book.runs()[0].event) == shuffled);
     rdp_accountant from_ledger, by_hand;
@@ -191,7 +220,7 @@ TEST_CASE(
 TEST_CASE("a ledger refuses wrong use") {
   const scratch dir;
   const auto file = dir.path / "data.ledger";
-  ledger book(file, digest, rows);
+  open_ledger book(file, digest, rows);
   CHECK_THROWS_WITH_AS(book.reserve(1), doctest::Contains("begin(event)"), error);
   CHECK_THROWS_AS(book.begin(poisson_sampled{1.5, gaussian_event<zero_out>{1}}), error);
   book.begin(event);
@@ -246,7 +275,7 @@ TEST_CASE("cut off at any byte, a ledger counts everything that had been granted
       put(file, h.bytes.substr(0, size) + tail);
       INFO("size ", size);
       {
-        ledger book(file, digest, rows);
+        open_ledger book(file, digest, rows);
         REQUIRE(counted(book) == granted);
         book.begin(other_event), book.reserve(3);
       }
@@ -349,7 +378,7 @@ TEST_CASE("whatever is in the file, the reader answers or refuses") {
 TEST_CASE("a full disk grants nothing, and the ledger goes on when there is room again") {
   const scratch dir;
   const auto file = dir.path / "data.ledger";
-  ledger book(file, digest, rows);
+  open_ledger book(file, digest, rows);
   book.begin(event), book.reserve(10);
   const auto size = fs::file_size(file);
   rlimit before{};
@@ -387,7 +416,7 @@ TEST_CASE("a run killed at any time: never counted less than released, never mor
     const pid_t child = ::fork();
     REQUIRE(child >= 0);
     if (child == 0) {  // a trainer: reserve, release step by step, a checkpoint now and then
-      ledger book(file, digest, rows);
+      open_ledger book(file, digest, rows);
       book.begin(event);
       for (std::uint64_t step = 0;; ++step) {
         if (step % 50 == 49) book.settle(step);
@@ -409,7 +438,7 @@ TEST_CASE("a run killed at any time: never counted less than released, never mor
 
 TEST_CASE("what a reservation costs on a disk (printed, never tested)") {
   const scratch dir(fs::temp_directory_path());
-  ledger book(dir.path / "data.ledger", digest, rows);
+  open_ledger book(dir.path / "data.ledger", digest, rows);
   book.begin(event);
   std::vector<double> us;
   for (int i = 0; i < 100; ++i) {

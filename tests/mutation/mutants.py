@@ -178,8 +178,8 @@ MUTANTS = [
            ("accounting/pld.hpp", "return {std::min(now.lo, now.hi), now.hi};",
             "return {std::min(now.lo, now.hi), std::min(now.lo, now.hi)};")),
     mutant("ledger written after the release", [COUNTED_FIRST],
-           ("train/journal.hpp", "if (more > 0) book_->reserve(more);",
-            "if (more > 0 && done > begun_at_) book_->reserve(done - begun_at_ - book_->granted());")),
+           ("train/journal.hpp", "if (more > 0) book_->reserve(run_, more);",
+            "if (more > 0 && done > begun_at_) book_->reserve(run_, done - begun_at_ - book_->granted(run_));")),
     mutant("a settled reservation is forgotten", [COUNTED_FIRST],
            ("train/run.hpp", "          granted_ = at_ + 1;  // what was reserved beyond is returned", "          ;")),
 ]

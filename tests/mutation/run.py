@@ -56,7 +56,8 @@ def judge(mutant, killers, main_object, scratch):
             program = place / "killer"
             built = subprocess.run(command((source, ""), include, program, main_object), capture_output=True, text=True)
             if built.returncode:
-                return False, f"does not compile: {built.stderr.strip().splitlines()[0]}"
+                errors = [line for line in built.stderr.splitlines() if "error" in line] or ["no compiler?"]
+                return None, f"does not compile, so it proves nothing: {errors[0]}"
             for case in [k[1] for k in killers if k[0] == source]:
                 # doctest takes a comma as the end of a pattern.
                 pattern = case.replace(",", "?")

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <limits>
 #include <mutex>
 #include <numeric>
@@ -466,6 +467,85 @@ TEST_CASE("a run is resumed under the ledger that it was entered in, and no othe
   fit(nullptr, "uncounted", 20, false);
   CHECK_THROWS_WITH_AS(fit("one", "uncounted", 40, true), doctest::Contains("was entered in no ledger"), error);
   CHECK(fit(nullptr, "uncounted", 40, true).steps == 40);
+}
+
+TEST_CASE("a ledger that lost the run's later steps is refused, though other runs count as many") {
+  const auto data = make_data();
+  const scratch dir;
+  const auto fit = [&](const char* checkpoints, std::uint64_t steps, bool resume, const std::function<void()>& seen) {
+    ledger book(dir.path / "ledger", data.digest().hex(), data.universe());
+    journal keep;
+    keep.keep(book);
+    keep.keep_checkpoints(dir.path / checkpoints, "toy", resume);
+    mlp model({width, 8, 1});
+    trainer t{flat_clip{}, gaussian_noise{}, poisson_sampling{0.1}};
+    return t.fit(model, data,
+                 {.steps = steps,
+                  .delta = 1e-5,
+                  .journal = &keep,
+                  .checkpoint_every = 10,
+                  .on_progress = [&](const progress&) { seen(); },
+                  .progress_every = 0});
+  };
+  fit("others", 100, false, [] {});
+  bool copied = false;
+  fit("kept", 50, false, [&] {  // a backup while the run is at its first step
+    if (!copied) std::filesystem::copy_file(dir.path / "ledger", dir.path / "earlier");
+    copied = true;
+  });
+  std::filesystem::copy_file(dir.path / "earlier", dir.path / "ledger",
+                             std::filesystem::copy_options::overwrite_existing);
+  CHECK_THROWS_WITH_AS(fit("kept", 51, true, [] {}), doctest::Contains("an earlier copy of the ledger"), error);
+}
+
+TEST_CASE("a fit within a fit cannot enter its steps as the other's") {
+  const auto data = make_data();
+  const scratch dir;
+  ledger book(dir.path / "ledger", data.digest().hex(), data.universe());
+  journal outer, inner;
+  outer.keep(book), inner.keep(book);
+  const auto fit = [&](journal& keep, double multiplier, const std::function<void()>& meanwhile) {
+    mlp model({width, 8, 1});
+    trainer t{flat_clip{}, gaussian_noise{multiplier}, poisson_sampling{0.1}};
+    t.fit(model, data,
+          {.steps = 40,
+           .delta = 1e-5,
+           .journal = &keep,
+           .on_progress = [&](const progress&) { meanwhile(); },
+           .progress_every = 0});
+  };
+  bool begun = false;
+  CHECK_THROWS_WITH_AS(fit(outer, 1,
+                           [&] {
+                             if (!begun) begun = true, fit(inner, 1000, [] {});
+                           }),
+                       doctest::Contains("one run at a time"), error);
+}
+
+TEST_CASE("a fit does not write over another fit's checkpoint") {
+  const auto data = make_data();
+  const scratch dir;
+  journal keep;
+  keep.keep_checkpoints(dir.path / "kept", "toy", false);
+  const auto fit = [&] {
+    mlp model({width, 8, 1});
+    trainer t{flat_clip{}, gaussian_noise{}, poisson_sampling{0.1}};
+    t.fit(model, data, {.steps = 5, .delta = 1e-5, .journal = &keep});
+  };
+  fit();
+  CHECK_THROWS_WITH_AS(fit(), doctest::Contains("from another fit"), error);
+}
+
+TEST_CASE("a journal that resumes without its epochs is refused") {
+  struct forgetful : journal_base {
+    void begin(training_state& state, const recorded_event&, std::uint64_t) override { state.step = 100; }
+    std::uint64_t reserve(std::uint64_t) override { return 1; }
+    void checkpoint(const training_state&) override {}
+  } keep;
+  mlp model({width, 8, 1});
+  trainer t{flat_clip{}, gaussian_noise{}, shuffling{10}};
+  CHECK_THROWS_WITH_AS(t.fit(model, make_data(), {.steps = 101, .delta = 1e-5, .journal = &keep}),
+                       doctest::Contains("training_state::epochs"), error);
 }
 
 TEST_CASE("a record on two ranks would count twice: it is refused") {

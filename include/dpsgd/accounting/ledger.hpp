@@ -24,9 +24,11 @@
 #include <cstdint>
 #include <cstring>
 #include <filesystem>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -43,11 +45,12 @@ constexpr std::uint64_t reservation(std::uint64_t done, std::uint64_t target) {
   return std::min({std::uint64_t{1024}, std::max(std::uint64_t{1}, target / 20), target - done});
 }
 
-/// Opened by one process at a time (the file is locked while the object lives). Every member throws dpsgd::error.
+/// Opened by one process at a time (the file is locked while the object lives), and serves one run at a time: once
+/// another run has begun, the one before can count no more. Threads may share it. Every member throws dpsgd::error.
 ///   ledger book("people.csv.ledger", digest, rows);
-///   book.begin(event);
-///   book.reserve(n);      // on the disk when it returns: now n steps may run
-///   book.settle(done);    // at a checkpoint or the end: `done` steps of this run were released so far
+///   const auto run = book.begin(event);
+///   book.reserve(run, n);      // on the disk when it returns: now n steps may run
+///   book.settle(run, done);    // at a checkpoint or the end: `done` steps of this run were released so far
 class ledger {
  public:
   struct run {
@@ -90,6 +93,7 @@ class ledger {
   /// number, by which a checkpoint knows its ledger again.
   template <class Event>
   std::uint64_t begin(const Event& event) {
+    const std::lock_guard lock(mutex_);
     event.check();
     const auto words = random_key::fresh().words;
     const auto id = std::max(std::uint64_t{words[0]} << 32 | words[1], std::uint64_t{1});
@@ -101,13 +105,15 @@ class ledger {
 
   /// Whether the run of this number is entered here.
   bool has(std::uint64_t id) const {
+    const std::lock_guard lock(mutex_);
     return std::any_of(runs_.begin(), runs_.end(), [&](const run& r) { return r.id == id; });
   }
 
   /// Counts `steps` more steps of this run. They may run once this has returned. Cost: one short write and one
   /// fdatasync.
-  void reserve(std::uint64_t steps) {
-    auto& now = current();
+  void reserve(std::uint64_t id, std::uint64_t steps) {
+    const std::lock_guard lock(mutex_);
+    auto& now = current(id);
     require(steps <= ~now.steps, "ledger ", file_.string(), ": more steps reserved than can be counted");
     append("reserve " + std::to_string(now.steps + steps));
     now.steps += steps;
@@ -115,8 +121,9 @@ class ledger {
 
   /// `released` steps of this run (since begin) were released so far, and no others. Steps reserved beyond are
   /// returned: reserve again before the next one. Settling the same number again changes nothing.
-  void settle(std::uint64_t released) {
-    auto& now = current();
+  void settle(std::uint64_t id, std::uint64_t released) {
+    const std::lock_guard lock(mutex_);
+    auto& now = current(id);
     require(released <= now.steps, "ledger ", file_.string(), ": ", released, " steps were released where only ",
             now.steps, " were reserved: a bug, please report it");
     require(released >= now.settled, "ledger ", file_.string(), ": ", now.settled,
@@ -127,15 +134,28 @@ class ledger {
   }
 
   /// How many steps of this run (since begin) may have run: the sum of what was reserved, less what was returned.
-  std::uint64_t granted() const { return begun_ ? runs_.back().steps : 0; }
+  std::uint64_t granted(std::uint64_t id) const {
+    const std::lock_guard lock(mutex_);
+    return current(id).steps;
+  }
 
-  /// All runs, this one included, in the order of the file.
+  /// How many steps of this event all runs together count.
+  std::uint64_t counted(const recorded_event& event) const {
+    const std::lock_guard lock(mutex_);
+    std::uint64_t steps = 0;
+    for (const auto& r : runs_)
+      if (r.event == event) steps += r.steps;
+    return steps;
+  }
+
+  /// All runs, this one included, in the order of the file. Not while another thread begins one.
   const std::vector<run>& runs() const { return runs_; }
 
   /// Adds all that was spent on the data to `accountant`: begin with an empty one, then ask it for epsilon, or give it
   /// to most_steps() (calibrate.hpp) to see what a budget leaves. Throws when a run's event is none that it knows.
   template <accountant Accountant>
   void add_to(Accountant& spent) const {
+    const std::lock_guard lock(mutex_);
     for (const auto& r : runs_) {
       std::visit(
           [&](const auto& event) {
@@ -199,8 +219,14 @@ class ledger {
     return count;
   }
 
-  run& current() {
+  const run& current(std::uint64_t id) const {
     require(begun_, "ledger ", file_.string(), ": begin(event) comes before reserve and settle");
+    require(runs_.back().id == id, "ledger ", file_.string(),
+            ": another run has begun in it, so this one can be counted no more; a ledger serves one run at a time");
+    return runs_.back();
+  }
+  run& current(std::uint64_t id) {
+    std::as_const(*this).current(id);
     return runs_.back();
   }
 
@@ -317,6 +343,7 @@ class ledger {
 
   std::filesystem::path file_;
   detail::file_descriptor fd_;
+  mutable std::mutex mutex_;  // guards all below
   std::vector<run> runs_;
   std::uint64_t sum_ = first_sum;
   std::size_t size_ = 0;  // bytes of whole lines

@@ -134,6 +134,8 @@ inline double epsilon_at_least_one_run(std::uint64_t canaries, std::uint64_t gue
                                        double delta, double confidence) {
   require(correct <= guesses && guesses <= canaries, "an audit by one run needs correct <= guesses <= canaries; got ",
           correct, ", ", guesses, ", ", canaries);
+  require(delta >= 0 && delta < 1 && confidence > 0 && confidence < 1,
+          "an audit needs delta in [0, 1) and a confidence in (0, 1); got ", delta, ", ", confidence);
   // The probability of so many right guesses, were the run (epsilon, delta)-DP: each is right with probability at most
   // that of randomised response, save what delta may change.
   const auto chance = [&](double epsilon) {

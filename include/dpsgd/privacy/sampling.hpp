@@ -159,8 +159,9 @@ class permutation {
 class epoch_plan {
  public:
   static void check(std::uint64_t epoch, std::uint64_t universe) {
-    require(epoch >= 1 && epoch <= universe && epoch <= std::uint64_t{1} << 32, "an epoch must have from 1 to ",
-            std::min(universe, std::uint64_t{1} << 32), " steps, at most one for each row of the file; got ", epoch);
+    require(epoch >= 1 && epoch <= universe && epoch < std::uint64_t{1} << 32, "an epoch must have from 1 to ",
+            std::min(universe, (std::uint64_t{1} << 32) - 1), " steps, at most one for each row of the file; got ",
+            epoch);
   }
   /// The rows of step `stream.step`, counted from where the key was drawn. When an epoch begins, join(stream of the
   /// epoch) gives the function from a position to its step in [0, epoch).

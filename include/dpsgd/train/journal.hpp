@@ -27,13 +27,14 @@ namespace dpsgd {
 namespace detail {
 
 /// `event` is what each of its steps was: steps of another event are another claim. `run`: its number in the ledger, 0
-/// without one.
+/// without one; `counted`: what the ledger then counts of such steps, over all runs.
 inline void save(const training_state& state, const std::filesystem::path& file, std::string_view description,
-                 std::string_view event, std::uint64_t run) {
+                 std::string_view event, std::uint64_t run, std::uint64_t counted) {
   sealed_writer out("dpsgd-checkpoint 3");
   out.put(description);
   out.put(event);
   out.put(run);
+  out.put(counted);
   out.put(state.step);
   out.put(state.epochs);
   out.put(std::span<const float>(state.parameters));
@@ -42,10 +43,10 @@ inline void save(const training_state& state, const std::filesystem::path& file,
   out.write(file);
 }
 
-/// Returns the run's number. Throws dpsgd::error when the file is damaged or of another model, optimizer, description or
+/// Returns run and counted, as save() has them. Throws dpsgd::error when the file is damaged or of another model, optimizer, description or
 /// event.
-inline std::uint64_t load(training_state& state, const std::filesystem::path& file, std::string_view description,
-                          std::string_view event) {
+inline std::pair<std::uint64_t, std::uint64_t> load(training_state& state, const std::filesystem::path& file,
+                                                    std::string_view description, std::string_view event) {
   sealed_reader in(file, "dpsgd-checkpoint 3");
   const auto theirs = in.get_text();
   require(theirs == description, file.string(), ": this checkpoint is of another run: it has ", theirs, ", this one ",
@@ -53,7 +54,7 @@ inline std::uint64_t load(training_state& state, const std::filesystem::path& fi
   const auto steps_were = in.get_text();
   require(steps_were == event, file.string(), ": this checkpoint's steps were ", steps_were, ", this run's would be ",
           event, ": one claim cannot cover both; resume with the same clip, noise and sampling");
-  const auto run = in.get<std::uint64_t>();
+  const auto run = in.get<std::uint64_t>(), counted = in.get<std::uint64_t>();
   state.step = in.get<std::uint64_t>();
   state.epochs = in.get<std::uint64_t>();
   in.get(state.parameters);
@@ -62,7 +63,7 @@ inline std::uint64_t load(training_state& state, const std::filesystem::path& fi
           " moments, not ", state.moments.size(), ")");
   for (auto& m : state.moments) in.get(m);
   require(in.at_end(), file.string(), ": there is more in this checkpoint than there should be");
-  return run;
+  return {run, counted};
 }
 
 }  // namespace detail
@@ -91,10 +92,16 @@ class basic_journal : public journal_base {
 
   void begin(training_state& state, const recorded_event& event, std::uint64_t target) override {
     event_ = std::visit([](const auto& e) { return event_words(e); }, event);
-    std::uint64_t run = 0;
-    if (resume_) run = detail::load(state, file_, description_, event_);
-    begun_at_ = state.step, target_ = target;
-    if (resume_) check_ledger(run, event);
+    begun_at_ = 0;
+    if (resume_) {
+      const auto [run, counted] = detail::load(state, file_, description_, event_);
+      begun_at_ = state.step;
+      check_ledger(run, counted, event);
+    } else {
+      require(file_.empty() || !std::filesystem::exists(file_), file_.string(),
+              " exists, from another fit: resume it, or keep this fit's checkpoints in another directory");
+    }
+    target_ = target, recorded_ = event;
     if (!book_) return;
     std::visit(
         [&](const auto& e) {
@@ -116,22 +123,22 @@ class basic_journal : public journal_base {
   std::uint64_t reserve(std::uint64_t done) override {
     if (!book_) return target_ - done;
     const auto more = std::min(reservation(done, target_), left_);
-    if (more > 0) book_->reserve(more);
+    if (more > 0) book_->reserve(run_, more);
     left_ -= more;
     return more;
   }
 
   void checkpoint(const training_state& state) override {
-    if (!file_.empty()) detail::save(state, file_, description_, event_, run_);
-    if (book_) {
-      left_ += book_->granted() - (state.step - begun_at_);
-      book_->settle(state.step - begun_at_);
-    }
+    const auto released = state.step - begun_at_;
+    std::uint64_t unused = 0, counted = 0;  // reserved and not released; counted once that is returned
+    if (book_) unused = book_->granted(run_) - released, counted = book_->counted(recorded_) - unused;
+    if (!file_.empty()) detail::save(state, file_, description_, event_, run_, counted);
+    if (book_) left_ += unused, book_->settle(run_, released);
   }
 
  private:
   /// The steps that are resumed were entered when they ran: this must be the ledger that they were entered in.
-  void check_ledger(std::uint64_t run, const recorded_event& event) const {
+  void check_ledger(std::uint64_t run, std::uint64_t counted, const recorded_event& event) const {
     if (!book_)
       return require(run == 0, "the run of the checkpoint ", file_.string(),
                      " was entered in a ledger; resume it with that one, so that all of its steps are counted");
@@ -139,11 +146,10 @@ class basic_journal : public journal_base {
             " was entered in no ledger, so this one would count only a part of it; resume it without a ledger");
     require(book_->has(run), "the run of the checkpoint ", file_.string(),
             " is not in this ledger: it is not the ledger that the run was entered in; name that one");
-    std::uint64_t counted = 0;
-    for (const auto& r : book_->runs())
-      if (r.event == event) counted += r.steps;
-    require(counted >= begun_at_, "the ledger counts ", counted, " steps of this kind, but the checkpoint ",
-            file_.string(), " has ", begun_at_, ": it is an earlier copy of the ledger; name the latest one");
+    const auto now = book_->counted(event);
+    require(now >= counted, "the ledger counts ", now, " steps of this kind where it counted ", counted,
+            " when the checkpoint ", file_.string(),
+            " was written: it is an earlier copy of the ledger; name the latest one");
   }
 
   ledger* book_ = nullptr;
@@ -151,6 +157,7 @@ class basic_journal : public journal_base {
   std::filesystem::path file_;
   std::string description_, event_;
   bool resume_ = false;
+  recorded_event recorded_;
   std::uint64_t run_ = 0;  // its number in the ledger
   std::uint64_t begun_at_ = 0, target_ = 0, left_ = std::numeric_limits<std::uint64_t>::max() / 2;
 };

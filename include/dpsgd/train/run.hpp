@@ -219,7 +219,7 @@ class training_run {
       require(sensitivity_ >= 1e-15 && sensitivity_ <= 1e15,
               "the clip bound must lie in [1e-15, 1e15], so that floats hold it; got ", sensitivity_);
     if constexpr (requires { use_.clip.check(std::size_t{}); }) use_.clip.check(groups());
-    if constexpr (grouped_clip<clip_type>) check_group_bounds(use_.clip, groups());
+    if constexpr (grouped_clip<clip_type> && bounded<clip_type>) check_group_bounds(use_.clip, groups());
     if constexpr (requires { use_.noise.multiplier; })
       require(use_.noise.multiplier >= 1e-6 && use_.noise.multiplier <= 1e15,
               "the noise multiplier must lie in [1e-6, 1e15]; got ", use_.noise.multiplier,
@@ -287,6 +287,8 @@ class training_run {
       if (options_.target_epsilon && state_.step > 0)
         report_.target_steps =
             std::max(state_.step, std::min(report_.target_steps, state_.step + steps_within_target()));
+      require(state_.epochs >= event_.releases(state_.step),
+              "the journal resumed a run without its training_state::epochs: it must keep them beside the step");
       epochs_before_ = broadcast_value(world, state_.epochs);
     }
     if (options_.insecure_seed) key_ = random_key::from_seed(*options_.insecure_seed);
