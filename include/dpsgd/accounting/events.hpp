@@ -147,7 +147,7 @@ struct once_per_epoch {
   static constexpr std::string_view sampling = "each row once an epoch, unamplified";
   static constexpr arithmetic exactness = Event::exactness;
 
-  double epoch = 1;  // steps; a whole number from 1 to 2^32
+  double epoch = 1;  // steps; a whole number from 1 to 2^32 - 1
   Event event{};
 
   /// How many events `steps` steps from the run's begin are: begun epochs count whole.
@@ -156,8 +156,8 @@ struct once_per_epoch {
     return steps / whole + (steps % whole != 0);
   }
   void check() const {
-    require(epoch >= 1 && epoch <= 0x1p32 && epoch == static_cast<double>(static_cast<std::uint64_t>(epoch)),
-            "an epoch must have a whole number of steps from 1 to 2^32; got ", epoch);
+    require(epoch >= 1 && epoch < 0x1p32 && epoch == static_cast<double>(static_cast<std::uint64_t>(epoch)),
+            "an epoch must have a whole number of steps from 1 to 2^32 - 1; got ", epoch);
     event.check();
   }
   constexpr bool is_free() const { return event.is_free(); }

@@ -43,8 +43,8 @@ inline void save(const training_state& state, const std::filesystem::path& file,
   out.write(file);
 }
 
-/// Returns run and counted, as save() has them. Throws dpsgd::error when the file is damaged or of another model, optimizer, description or
-/// event.
+/// Returns run and counted, as save() has them. Throws dpsgd::error when the file is damaged or of another model,
+/// optimizer, description or event.
 inline std::pair<std::uint64_t, std::uint64_t> load(training_state& state, const std::filesystem::path& file,
                                                     std::string_view description, std::string_view event) {
   sealed_reader in(file, "dpsgd-checkpoint 3");
