@@ -13,6 +13,14 @@
 
 namespace test {
 
+/// Under ThreadSanitizer, tests that repeat themselves some thousand times do so less often: it looks for races, which
+/// the first repetitions have too.
+#ifdef __SANITIZE_THREAD__
+inline constexpr bool under_tsan = true;
+#else
+inline constexpr bool under_tsan = false;
+#endif
+
 /// A matrix with padded rows; uniform values in [-1, 1] from `seed`, or zero for seed 0.
 struct matrix {
   matrix(std::size_t rows, std::size_t cols, std::uint64_t seed = 0)

@@ -10,6 +10,8 @@
 #include <fstream>
 #include <locale>
 
+#include "support.hpp"
+
 using namespace dpsgd;
 
 namespace {
@@ -169,7 +171,7 @@ TEST_CASE("any style of any table gives the table") {
 
 TEST_CASE("threads change nothing, and the parts make up the whole") {
   dice die(2);
-  for (int k = 0; k < 300; ++k) {
+  for (int k = 0; k < (test::under_tsan ? 60 : 300); ++k) {
     const std::size_t n = 1 + die.below(40);
     const table t(n, die);
     auto content = t.as_text(random_style(die), die);
@@ -226,13 +228,13 @@ TEST_CASE("a text of many blocks, with and without quoted line ends") {
     }
 }
 
-// 5,000 broken files: nothing but a dataset or a dpsgd::error comes out, the same for any number of threads. Under the
-// sanitizers this also shows that no byte outside the text is read.
+// Thousands of broken files: nothing but a dataset or a dpsgd::error comes out, the same for any number of threads.
+// Under the sanitizers this also shows that no byte outside the text is read.
 TEST_CASE("mutated files are read alike by any number of threads, or refused") {
   dice die(4);
   const std::string alphabet = std::string("\"\"\"\",,\r\n\n 019.eE+-NAnaninf\t\xEF\xBB\xBF\xff") + '\0';
   int read = 0, refused = 0;
-  for (int k = 0; k < 5000; ++k) {
+  for (int k = 0; k < (test::under_tsan ? 1000 : 5000); ++k) {
     const table t(1 + die.below(6), die);
     auto content = t.as_text(random_style(die), die);
     for (auto changes = 1 + die.below(3); changes > 0 && !content.empty(); --changes) {
@@ -258,8 +260,8 @@ TEST_CASE("mutated files are read alike by any number of threads, or refused") {
     REQUIRE(outcome(content, people, {.threads = 5, .bad_rows = policy}) == whole);
     ++(whole.find("[dpsgd/") == whole.npos ? read : refused);
   }
-  CHECK(read > 500);
-  CHECK(refused > 500);
+  CHECK(read > 100);
+  CHECK(refused > 100);
 }
 
 TEST_CASE("plain numbers are the nearest doubles") {
