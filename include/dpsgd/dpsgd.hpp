@@ -31,6 +31,7 @@
 #include "dpsgd/optim/adam.hpp"
 #include "dpsgd/optim/schedules.hpp"
 #include "dpsgd/optim/sgd.hpp"
+#include "dpsgd/privacy/adaptive_clip.hpp"
 #include "dpsgd/privacy/clip.hpp"
 #include "dpsgd/privacy/noise.hpp"
 #include "dpsgd/privacy/sampling.hpp"

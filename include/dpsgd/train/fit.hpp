@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <optional>
+#include <vector>
 
 #include "dpsgd/accounting/claim.hpp"
 #include "dpsgd/train/journal_base.hpp"
@@ -39,11 +40,12 @@ struct fit_report {
   std::uint64_t steps = 0;       ///< released in all, resumed ones included
   std::uint64_t steps_here = 0;  ///< released by this call
   std::uint64_t target_steps = 0;
-  double seconds = 0;              ///< of this call's steps
-  bool stopped = false;            ///< by the wish to stop, before target_steps
-  bool out_of_budget = false;      ///< by the ledger's budget
-  not_private<double> not_finite;  ///< examples that counted as zero, their gradient not being finite
-  not_private<double> records;     ///< records drawn by all ranks in this call
+  double seconds = 0;               ///< of this call's steps
+  bool stopped = false;             ///< by the wish to stop, before target_steps
+  bool out_of_budget = false;       ///< by the ledger's budget
+  std::vector<float> clip_state{};  ///< its own coordinates in the end (an adaptive bound); released, so public
+  not_private<double> not_finite;   ///< examples that counted as zero, their gradient not being finite
+  not_private<double> records;      ///< records drawn by all ranks in this call
 };
 
 }  // namespace dpsgd
