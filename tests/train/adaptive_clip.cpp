@@ -119,7 +119,7 @@ TEST_CASE("the bound converges to the stated quantile of the gradients' norms, f
 TEST_CASE("without noise every number of ranks and every algorithm gives the same model and bound") {
   const auto data = make_data();
   const fit_options o{.steps = 60, .learning_rate = 0.3, .delta = 1e-5, .insecure_seed = 5};
-  const adaptive_clip clip{.bound = 0.05, .share = 0.5};
+  const adaptive_clip clip{.bound = 0.05, .quantile = 0.5, .share = 0.5};
   const auto one = train(1, data, o, clip, no_noise{}, poisson_sampling{0.1})[0];
   CHECK(one.report.clip_state.at(0) > 0.1);  // it has moved
   for (const int ranks : {2, 3, 4, 7})
@@ -136,7 +136,7 @@ TEST_CASE("without noise every number of ranks and every algorithm gives the sam
 TEST_CASE("with noise all ranks end with the same bits of parameters and bound, near those of one rank") {
   const auto data = make_data();
   const fit_options o{.steps = 60, .learning_rate = 0.3, .delta = 1e-5, .insecure_seed = 5};
-  const adaptive_clip clip{.bound = 0.3, .share = 0.5};
+  const adaptive_clip clip{.bound = 0.3, .quantile = 0.5, .share = 0.5};
   const auto one = train(1, data, o, clip, gaussian_noise{1.0}, poisson_sampling{0.1})[0];
   CHECK(one.report.clip_state.at(0) != 0.3f);
   for (const int ranks : {1, 2, 3, 4, 7})
@@ -210,7 +210,7 @@ TEST_CASE("noise, sensitivity and the optimizer's facts are those of the bound o
   for (std::size_t i = 0; i < n; ++i) y[i] = 0.5f;  // sigmoid(0): no gradient, while the weights are next to nothing
   const auto data = dataset::from(x, width, y, label_kind::regression);
   const double multiplier = 1.3, rate = 1e-6;
-  const adaptive_clip clip{.bound = 4, .rate = 1, .share = 1};
+  const adaptive_clip clip{.bound = 4, .quantile = 0.5, .rate = 1, .share = 1};
   std::vector<std::vector<float>> at;
   std::vector<double> bounds, variances;
   for (std::uint64_t steps = 0; steps <= 8; ++steps) {
@@ -315,8 +315,8 @@ TEST_CASE("a wish to stop, an empty batch and another sampling go with a clip's 
     CHECK(r.clip_state == reports[0].clip_state);
   }
   // Nobody is drawn: the fraction is one half, so at that quantile the bound stays.
-  const auto still =
-      train(2, data, {.steps = 3, .delta = 1e-5}, adaptive_clip{.bound = 0.5}, no_noise{}, poisson_sampling{1e-9});
+  const auto still = train(2, data, {.steps = 3, .delta = 1e-5}, adaptive_clip{.bound = 0.5, .quantile = 0.5},
+                           no_noise{}, poisson_sampling{1e-9});
   CHECK(still[0].report.clip_state.at(0) == 0.5f);
   const auto shuffled =
       train(2, data, {.steps = 10, .delta = 1e-5}, adaptive_clip{}, gaussian_noise{2.0}, shuffling{10});

@@ -22,11 +22,14 @@ namespace dpsgd {
 ///
 /// The fraction is counted per expected batch of B examples: its noise has standard deviation z_g / (share B), plus
 /// 1 / (2 sqrt B) at most for who happens to be drawn.
+///
+/// The paper's quantile is the median. A classifier that is right most of the time has gradients near zero for most
+/// examples, and the median sinks with them (docs/decisions/clips-with-coordinates.md): hence 0.8.
 struct adaptive_clip {
   static constexpr std::size_t extra = 1;  // the count
 
   double bound = 1.0;               // C at first, in units of the gradient; public, in [least, most]
-  double quantile = 0.5;            // of the examples, how many are to be no longer than C; in (0, 1)
+  double quantile = 0.8;            // of the examples, how many are to be no longer than C; in (0, 1)
   double rate = 0.2;                // how fast C moves: by a factor of at most about e^rate a step; positive
   double share = 0.1;               // of the count beside the gradient, in [1e-6, 1000]
   double least = 1e-6, most = 1e6;  // C stays between; public, in [1e-12, 1e12]
