@@ -156,7 +156,7 @@ class clipped_sum_workspace {
     }
     for (const auto& g : gradient_)
       for (std::size_t r = 0; r < g.rows; ++r) sum = std::copy_n(g.row(r), g.cols, sum);
-    for (const double c : contributed) *sum++ = static_cast<float>(c);
+    if constexpr (extra > 0) std::copy(contributed.begin(), contributed.end(), sum);
   }
 
  private:
