@@ -29,6 +29,7 @@
 #include "dpsgd/nn/mlp.hpp"
 #include "dpsgd/nn/sequential.hpp"
 #include "dpsgd/optim/adam.hpp"
+#include "dpsgd/optim/averaging.hpp"
 #include "dpsgd/optim/schedules.hpp"
 #include "dpsgd/optim/sgd.hpp"
 #include "dpsgd/privacy/adaptive_clip.hpp"

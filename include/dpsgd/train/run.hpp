@@ -162,6 +162,7 @@ class training_run {
       try {
         if (at_ == granted_ && !reserve()) break;
         step();
+        if (options_.on_step) options_.on_step(at_ + 1, {parameters_.data(), size_});
         if (options_.checkpoint_every > 0 && (at_ + 1) % options_.checkpoint_every == 0 &&
             at_ + 1 < report_.target_steps && !stop_) {
           checkpoint(at_ + 1);
