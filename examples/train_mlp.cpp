@@ -18,6 +18,7 @@
 #include <optional>
 #include <sstream>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include "console.hpp"
@@ -53,6 +54,42 @@ struct named_schedule {
   }
 };
 static_assert(dpsgd::learning_rate_schedule<named_schedule>);
+
+/// The clip that the command line named. One type for all of them, so that the trainer is compiled once; so each has
+/// the coordinate that only the adaptive one uses (with the others it stays 0). A clip by layer would be another trainer.
+struct named_clip {
+  static constexpr std::size_t extra = 1;
+  std::variant<dpsgd::flat_clip, dpsgd::automatic_clip, dpsgd::psac_clip, dpsgd::adaptive_clip> chosen;
+
+  named_clip(const settings& asked, double bound) {
+    if (asked.clipping == "automatic") chosen = dpsgd::automatic_clip{.bound = bound};
+    else if (asked.clipping == "psac") chosen = dpsgd::psac_clip{.bound = bound};
+    else if (asked.clipping == "adaptive")
+      chosen = dpsgd::adaptive_clip{.bound = bound, .quantile = asked.clip_quantile};
+    else chosen = dpsgd::flat_clip{.bound = bound};
+  }
+  double factor(double norm) const {
+    return std::visit([&](const auto& c) { return c.factor(norm); }, chosen);
+  }
+  dpsgd::l2_sensitivity<dpsgd::zero_out> sensitivity() const {
+    return std::visit([](const auto& c) { return c.sensitivity(); }, chosen);
+  }
+  void check(std::size_t layers) const {
+    std::visit(
+        [&](const auto& c) {
+          if constexpr (requires { c.check(layers); }) c.check(layers);
+        },
+        chosen);
+  }
+  const dpsgd::adaptive_clip* adaptive() const { return std::get_if<dpsgd::adaptive_clip>(&chosen); }
+  double contribution(double norm, std::size_t k) const { return adaptive() ? adaptive()->contribution(norm, k) : 0; }
+  double next(std::size_t k, double mean) const { return adaptive() ? adaptive()->next(k, mean) : 0; }
+  double value(std::size_t k) const { return adaptive() ? adaptive()->value(k) : 0; }
+  void load(std::size_t k, double value) {
+    if (auto* c = std::get_if<dpsgd::adaptive_clip>(&chosen)) c->load(k, value);
+  }
+};
+static_assert(dpsgd::clip_with_coordinates<named_clip>);
 
 /// The records of one rank, both sides of the split.
 struct records {
@@ -95,7 +132,8 @@ std::string describe(const settings& asked, const plan& p, const dpsgd::mlp& mod
   for (const auto w : asked.hidden) widths += "-" + std::to_string(w);
   widths += "-" + std::to_string(model.outputs());
   std::string privacy = "no privacy";
-  if (!asked.no_privacy) privacy = dpsgd::text("clip ", p.clip, ", noise multiplier ", p.noise_multiplier);
+  if (!asked.no_privacy)
+    privacy = dpsgd::text(asked.clipping, " clip ", p.clip, ", noise multiplier ", p.noise_multiplier);
   if (asked.insecure_seed) privacy += dpsgd::text(", insecure seed ", *asked.insecure_seed);
   return dpsgd::text("[", data.universe(), " rows, schema ", console::schema_digest(asked.schema), ", split seed ",
                      asked.seed, ", test fraction ", asked.test_fraction, ", mlp ", widths, " ", asked.activation, ", ",
@@ -177,6 +215,9 @@ nlohmann::ordered_json to_json(const settings& asked, const plan& p, int ranks, 
   s["learning_rate"] = p.learning_rate, s["schedule"] = asked.schedule;
   s["batch_size"] = p.batch_size, s["sampling_rate"] = p.rate, s["epochs"] = p.epochs, s["steps"] = p.steps;
   s["clip"] = asked.no_privacy ? nlohmann::ordered_json() : nlohmann::ordered_json(p.clip);
+  s["clipping"] = asked.no_privacy ? nlohmann::ordered_json() : nlohmann::ordered_json(asked.clipping);
+  s["clip_quantile"] =
+      asked.clipping == "adaptive" ? nlohmann::ordered_json(asked.clip_quantile) : nlohmann::ordered_json();
   s["noise_multiplier"] = asked.no_privacy ? nlohmann::ordered_json() : nlohmann::ordered_json(p.noise_multiplier);
   s["target_epsilon"] = or_null(asked.target_epsilon), s["delta"] = p.delta, s["no_privacy"] = asked.no_privacy;
   s["insecure_seed"] = or_null(asked.insecure_seed);
@@ -237,10 +278,10 @@ int train(World& world, settings asked, const dpsgd::schema& columns, const reco
     }
   }
 
-  // How the ranks add up: one type, whatever it is. What travels is the parameters and one flag.
+  // How the ranks add up: one type, whatever it is. What travels is the parameters, the clip's coordinate and one flag.
   const auto allreduce = [&] {
     if (asked.allreduce != "auto") return dpsgd::allreduce::from_name(asked.allreduce);
-    const auto choice = dpsgd::auto_allreduce(world).template choose<float>(world, model.parameters().size() + 1);
+    const auto choice = dpsgd::auto_allreduce(world).template choose<float>(world, model.parameters().size() + 2);
     if (root) std::cerr << "allreduce: " << choice.text() << '\n';
     asked.allreduce = choice.picked.name();  // the results say what ran
     return choice.picked;
@@ -266,7 +307,7 @@ int train(World& world, settings asked, const dpsgd::schema& columns, const reco
   };
   const auto fit_with = [&](const auto& optimizer) {
     if (asked.no_privacy) return fit(dpsgd::no_clip{}, dpsgd::no_noise{}, optimizer);
-    return fit(dpsgd::flat_clip{.bound = p.clip}, dpsgd::gaussian_noise{.multiplier = p.noise_multiplier}, optimizer);
+    return fit(named_clip(asked, p.clip), dpsgd::gaussian_noise{.multiplier = p.noise_multiplier}, optimizer);
   };
   const auto report =
       asked.optimizer == "sgd" ? fit_with(dpsgd::sgd{.momentum = asked.momentum}) : fit_with(dpsgd::adam{});
@@ -303,6 +344,9 @@ int train(World& world, settings asked, const dpsgd::schema& columns, const reco
                               : NAN;
   const double rmse = has_test && regression ? std::sqrt(tested->squared_error / tested->records) : NAN;
 
+  // The adaptive clip's bound is released in every step: it is as public as the parameters.
+  const double final_clip = asked.clipping == "adaptive" ? report.clip_state.at(0) : NAN;
+
   // Said first, then written: what cannot be written must not hide what was spent, nor the one file the other.
   const auto say = [&]() -> int {
     if (report.not_finite.value > 0)
@@ -331,6 +375,7 @@ int train(World& world, settings asked, const dpsgd::schema& columns, const reco
       out << "test accuracy: " << dpsgd::not_private{accuracy}
           << "; always the commonest class: " << dpsgd::not_private{majority} << '\n';
     else out << "test accuracy: not measured, there are no test records\n";
+    if (asked.clipping == "adaptive") out << "clip bound: " << p.clip << " at first, " << final_clip << " in the end\n";
     out << "privacy: " << claim.str() << '\n';
     if (book) out << "all runs in " << asked.ledger << ": epsilon " << dpsgd::rounded_up(epsilon_all_runs) << '\n';
     out.precision(3);
@@ -352,6 +397,7 @@ int train(World& world, settings asked, const dpsgd::schema& columns, const reco
       j["private"] = report.claim.is_private(), j["claim"] = claim.str();
       j["steps"] = report.steps, j["steps_here"] = report.steps_here,
       j["stopped"] = report.stopped || report.out_of_budget;
+      j["final_clip"] = number(final_clip);
       j["ranks"] = world.size(), j["records"] = all;
       j["train_positions"] = mine.train.all(), j["test_positions"] = mine.test.all();
       j["dropped"] = dropped[0] + dropped[1], j["not_finite"] = report.not_finite.value;

@@ -37,7 +37,8 @@ struct settings {
   bool no_privacy = false;
   std::optional<double> noise_multiplier, target_epsilon, delta, budget;
   std::optional<std::uint64_t> insecure_seed;
-  std::string ledger;
+  std::string ledger, clipping = "flat";
+  double clip_quantile = 0.8;
 
   int ranks = 1;
   std::string allreduce = "circulant";
@@ -242,9 +243,23 @@ inline std::optional<int> parse(int argc, char** argv, const console::start& sta
   app.add_option("--delta", asked.delta, "default: the largest power of ten below 1/N")
       ->check(delta_range)
       ->group(group);
-  auto* clip = app.add_option("--clip", asked.clip, "bound on the norm of each record's gradient; default: 1")
+  auto* clip = app.add_option("--clip", asked.clip,
+                              "bound on the norm of each record's gradient, of adaptive clipping the first; default: 1")
                    ->check(positive)
                    ->group(group);
+  auto* clipping =
+      app.add_option("--clipping", asked.clipping,
+                     "flat: to the bound. automatic, psac: all gradients to about the bound. adaptive: to a "
+                     "bound that follows, privately, a quantile of the gradients' norms")
+          ->check(CLI::IsMember({"flat", "automatic", "psac", "adaptive"}))
+          ->capture_default_str()
+          ->group(group);
+  auto* quantile = app.add_option("--clip-quantile", asked.clip_quantile,
+                                  "of adaptive clipping: the share of gradients to be no longer than the bound")
+                       ->check(positive)
+                       ->check(fraction)
+                       ->capture_default_str()
+                       ->group(group);
   app.add_option(
          "--ledger", asked.ledger,
          "the file that adds up what is spent on these records over all runs; default: the CSV's name + .ledger "
@@ -260,7 +275,7 @@ inline std::optional<int> parse(int argc, char** argv, const console::start& sta
       ->check(natural)
       ->excludes(budget)
       ->group(group);
-  for (auto* option : {noise, clip, budget}) no_privacy->excludes(option);
+  for (auto* option : {noise, clip, clipping, quantile, budget}) no_privacy->excludes(option);
   no_privacy->excludes(app.get_option("--target-epsilon"));
 
   group = "Ranks";
@@ -300,6 +315,8 @@ inline std::optional<int> parse(int argc, char** argv, const console::start& sta
     app.parse(argc, argv);
     if (start.by_mpirun && ranks->count() > 0)
       throw CLI::ValidationError("--ranks", "mpirun says how many ranks there are; leave --ranks out");
+    if (quantile->count() > 0 && asked.clipping != "adaptive")
+      throw CLI::ValidationError("--clip-quantile", "only adaptive clipping has a quantile: say --clipping adaptive");
     asked.hidden.clear();
     std::string word;
     for (std::stringstream words(hidden); std::getline(words, word, ',');) {

@@ -3,6 +3,9 @@
 ///   to change                 write a type with                                     concept and an example
 ///   how gradients are bounded factor(norm), sensitivity()                           clip_policy, privacy/clip.hpp
 ///     law: norm * factor(norm) <= sensitivity(); or by layer: factor(norm, layer, layers), group_bound(layer, layers)
+///   a bound that adapts       extra, contribution(norm, k), next(k, mean),          clip_with_coordinates,
+///                             load(k, value), value(k)                                privacy/adaptive_clip.hpp
+///     law: (norm * factor(norm))^2 + contributions^2 <= sensitivity()^2, in every state
 ///   what is added             draw(stream, block, sensitivity, out), event(...)     noise_policy, privacy/noise.hpp
 ///     law: a function of (stream, coordinate); standard deviation = multiplier x sensitivity of the sum
 ///   who joins a step          expected_batch(N), draw(stream, records, rows),       sampling_policy,

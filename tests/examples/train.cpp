@@ -92,6 +92,42 @@ TEST_CASE("help and version") {
   }
 }
 
+TEST_CASE("every clipping trains and says so; the adaptive one's last bound is reported, and kept when it is resumed") {
+  for (const std::string clipping : {"flat", "automatic", "psac", "adaptive"}) {
+    const small_task task;
+    const auto train = [&](const words& more) {
+      words all{"--clipping",         clipping, "--json",       task / "results.json",
+                "--noise-multiplier", "1",      "--checkpoint", task / "kept"};
+      all.insert(all.end(), more.begin(), more.end());
+      const auto result = run(task, task.train(all));
+      REQUIRE_MESSAGE(result.status == 0, result.err);
+      CHECK((result.out.find("clip bound: 1 at first, ") != std::string::npos) == (clipping == "adaptive"));
+      return results(task);
+    };
+    const auto j = train({"--ranks", "2", "--steps", "100"});
+    CHECK(j["settings"]["clipping"] == clipping);
+    CHECK(j["private"] == true);
+    CHECK(j["test_accuracy"].get<double>() > 0.6);
+    CHECK(j["final_clip"].is_null() == (clipping != "adaptive"));
+    if (clipping != "adaptive") continue;
+    CHECK(j["settings"]["clip_quantile"] == 0.8);
+    CHECK(j["final_clip"].get<double>() != 1);
+    const auto resumed = train({"--steps", "101", "--resume"});
+    CHECK(resumed["final_clip"].get<double>() == doctest::Approx(j["final_clip"].get<double>()).epsilon(0.5));
+    CHECK(resumed["epsilon"].get<double>() > j["epsilon"].get<double>());
+  }
+  const small_task task;
+  const auto refused = [&](const words& more, const char* why) {
+    const auto result = run(task, task.train(more));
+    CHECK(result.status == 2);
+    CHECK_MESSAGE(result.err.find(why) != std::string::npos, result.err);
+  };
+  refused({"--clip-quantile", "0.5"}, "--clipping adaptive");
+  refused({"--clipping", "adaptive", "--clip-quantile", "1"}, "must lie in [0, 1)");
+  refused({"--clipping", "per_layer"}, "per_layer");
+  refused({"--clipping", "adaptive", "--no-privacy"}, "--no-privacy");
+}
+
 TEST_CASE("a run with defaults: what it says, its JSON, its ledger") {
   const small_task task;
   const auto result = run(task, task.train({"--json", task / "results.json", "--save", task / "model"}));

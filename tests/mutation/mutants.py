@@ -2,6 +2,7 @@
 
 TRAINER, CLIPPED = "train/trainer.cpp", "train/clipped_sum.cpp"
 POLICIES, SAMPLING, NORMAL, LAYERS = "privacy/policies.cpp", "privacy/sampling.cpp", "core/normal.cpp", "nn/layers.cpp"
+ADAPTIVE, ADAPTIVE_LAWS = "train/adaptive_clip.cpp", "privacy/adaptive_clip.cpp"
 PLD, RDP = "accounting/pld.cpp", "accounting/rdp.cpp"
 
 # Laws, by the test cases that hold them.
@@ -22,6 +23,16 @@ TILES = (CLIPPED, "the result has the same bits whatever the tile*")
 SENSITIVITY = (CLIPPED, "no example contributes more than the sensitivity*")
 NOT_FINITE = (CLIPPED, "a gradient that is not finite counts as zero*")
 LAYER_BOUNDS = (CLIPPED, "a clip by layer keeps each layer's bound*")
+QUANTILE = (ADAPTIVE, "the bound converges to the stated quantile*")
+COUNT_DEVIATION = (ADAPTIVE, "the noise on the clip's own coordinates*")
+BOUND_OF_THE_STEP = (ADAPTIVE, "noise, sensitivity and the optimizer's facts*")
+COUNTED_NEIGHBOUR = (ADAPTIVE, "blanking one row moves gradient and count together*")
+ONE_EVENT = (ADAPTIVE, "the claim of an adaptive clip is that of one event*")
+KEPT_BOUND = (ADAPTIVE, "a resumed run goes on with the bound that it had*")
+BOUNDS_ALIKE = (ADAPTIVE, "without noise every number of ranks*")
+JOINT_LAW = (ADAPTIVE_LAWS, "an adaptive clip keeps its joint sensitivity*")
+JOINT = (CLIPPED, "no example moves gradient and the clip's own coordinates*")
+NOT_COUNTED = (CLIPPED, "an example whose gradient is not finite is not counted")
 EPOCHS = (RDP, "steps of an epoch are one Gaussian together*")
 FIXED_SIZE = (RDP, "a fixed size spends 20.99*")
 CLIP_LAW = (POLICIES, "clips keep their sensitivity*")
@@ -42,6 +53,7 @@ def mutant(name, killers, *changes):
 
 NOISE, RELEASE, RUN, CLIP, SUMS = ("privacy/noise.hpp", "train/release.hpp", "train/run.hpp", "privacy/clip.hpp",
                                    "train/clipped_sum.hpp")
+ADAPTS = "privacy/adaptive_clip.hpp"
 DEVIATION_LINE = "const auto deviation = static_cast<float>(multiplier * sensitivity);"
 NOISED = "(sum[i] + drawn[i - begin]) * scale"
 DRAW = "noise.draw(stream, static_cast<std::uint32_t>(block), sensitivity, drawn);"
@@ -126,6 +138,62 @@ MUTANTS = [
     mutant("0 x inf", [NOT_FINITE], (SUMS, "      b.clear_rows(factor, x);", "      // b.clear_rows(factor, x);")),
     mutant("a lying factor is trusted", [SENSITIVITY],
            (SUMS, "const double use = wanted < most ? wanted : most;", "const double use = wanted;")),
+    # The adaptive clip's query
+    mutant("adaptive clip's query free", [JOINT_LAW],
+           (ADAPTS, "return {bound * std::sqrt(1 + share * share / 4)};", "return {bound};")),
+    mutant("adaptive clip as a separate event", [ONE_EVENT],
+           (RUN, "      spent.add(event_, steps);\n", """      if constexpr (requires { clip_.share, event_.event.multiplier; }) {
+        auto gradient = event_, count = event_;
+        gradient.event.multiplier *= std::sqrt(1 + clip_.share * clip_.share / 4);
+        count.event.multiplier = gradient.event.multiplier * 2 / clip_.share;
+        spent.add(gradient, steps), spent.add(count, steps);
+      } else {
+        spent.add(event_, steps);
+      }
+""")),
+    mutant("adaptive clip's query not accounted", [ONE_EVENT],
+           (RUN, "      spent.add(event_, steps);\n", """      auto gradient = event_;
+      if constexpr (requires { clip_.share, event_.event.multiplier; })
+        gradient.event.multiplier *= std::sqrt(1 + clip_.share * clip_.share / 4);
+      spent.add(gradient, steps);
+""")),
+    mutant("the count's sensitivity half of what it is", [JOINT_LAW],
+           (ADAPTS, "(norm <= bound ? 0.5 : -0.5)", "(norm <= bound ? 1.0 : 0.0)"),
+           (ADAPTS, "mean / (share * bound) + 0.5", "mean / (share * bound)")),
+    mutant("the count un-noised", [COUNT_DEVIATION],
+           (RUN, "          release_some(detail::clip_rule<clip_type>{clip_, k}, size_ + k, 1, std::array<float*, 0>{});",
+            "          parameters_[size_ + k] = static_cast<float>(clip_.next(k, sum_[size_ + k] / expected_batch_));")),
+    mutant("the count noised as the first weight", [COUNT_DEVIATION],
+           (RUN, "          release_some(detail::clip_rule<clip_type>{clip_, k}, size_ + k, 1, std::array<float*, 0>{});",
+            """        {
+          float drawn[160];
+          use_.noise.draw({key_, domain::noise, at_ + 0, 0}, 0, sensitivity_, drawn);
+          parameters_[size_ + k] =
+              static_cast<float>(clip_.next(k, (sum_[size_ + k] + drawn[k]) / expected_batch_));
+        }""")),
+    mutant("noise of the first bound for ever", [BOUND_OF_THE_STEP],
+           (RUN, "      sensitivity_ = clip_.sensitivity().value;\n", "")),
+    mutant("the count per realised batch", [COUNTED_NEIGHBOUR],
+           (RUN, "    if constexpr (extra > 0)\n      for (std::size_t k = 0; k < extra; ++k)\n        if (owns(size_ + k))",
+            """    if constexpr (extra > 0)
+      for (std::size_t k = 0; k < extra; ++k)
+        if (sum_[size_ + k] *= static_cast<float>(expected_batch_ / (static_cast<double>(rows_.size()) + 1e-9));
+            owns(size_ + k))""")),
+    mutant("the gradient keeps the whole sensitivity beside the count", [JOINT],
+           (SUMS, "      left -= double{c} * c;", "      left -= 0 * double{c} * c;")),
+    mutant("a lying contribution is trusted", [JOINT],
+           (SUMS, "if (left >= 0) return std::sqrt(left);", "return std::sqrt(left > 0 ? left : 0);")),
+    mutant("an example that is not finite is counted", [NOT_COUNTED],
+           (SUMS, "finite ? static_cast<float>(clip.contribution(norm, k)) : 0.0f",
+            "static_cast<float>(clip.contribution(finite ? norm : 1e30, k))")),
+    mutant("the bound moves away from the quantile", [QUANTILE],
+           (ADAPTS, "std::exp(-rate * (fraction - quantile))", "std::exp(rate * (fraction - quantile))")),
+    mutant("the count once for each rank", [BOUNDS_ALIKE],
+           (RUN, "    wish_to_stop = options_.stop &&",
+            """    for (std::size_t k = 0; k < extra; ++k) sum_[size_ + k] *= static_cast<float>(use_.world.size());
+    wish_to_stop = options_.stop &&""")),
+    mutant("the bound begins anew on resume", [KEPT_BOUND],
+           (RUN, "state_.parameters = {parameters_.data(), size_ + extra};", "state_.parameters = {parameters_.data(), size_};")),
     # Sampling
     mutant("empty batch redrawn", [NOBODY],
            (RUN, "    draw();  // perhaps nobody: an ordinary step\n", """    draw();

@@ -11,6 +11,7 @@
 
 #include "dpsgd/cpu/backend.hpp"
 #include "dpsgd/nn/mlp.hpp"
+#include "dpsgd/privacy/adaptive_clip.hpp"
 #include "dpsgd/testing/laws.hpp"
 #include "support.hpp"
 
@@ -36,7 +37,7 @@ struct problem {
 
   template <class Norms = ghost_norms, class Clip>
   std::vector<float> sum(const Clip& clip, const std::vector<std::uint32_t>& rows, std::size_t tile = 120) {
-    std::vector<float> out(model.parameters().size(), -1.0f);
+    std::vector<float> out(model.parameters().size() + extra_coordinates<Clip>, -1.0f);
     clipped_sum_workspace<cpu::backend, mlp, Norms> workspace(backend, model, tile);
     skipped = 0;
     workspace(weights, features.view, {labels.data(), labels.size(), 1, 1}, {rows.data(), rows.size()}, clip,
@@ -217,6 +218,79 @@ TEST_CASE("no example contributes more than the sensitivity, however the clip li
       for (const double v : g) square += v * v;
       REQUIRE(std::sqrt(square) <= 0.25);
     }
+}
+
+namespace {
+struct lying_count {
+  static constexpr std::size_t extra = 2;
+  double contributed = 0, other = 0;
+  double factor(double) const { return 50; }
+  l2_sensitivity<zero_out> sensitivity() const { return {0.25}; }
+  double contribution(double norm, std::size_t k) const { return k == 0 ? contributed : other * (norm < 1 ? 1 : -1); }
+  double next(std::size_t, double mean) const { return mean; }
+  void load(std::size_t, double) {}
+  double value(std::size_t) const { return 0; }
+};
+}  // namespace
+
+// In the trainer's hands a clip's coordinates are as little trusted as its factors.
+TEST_CASE("no example moves gradient and the clip's own coordinates by more than the sensitivity together") {
+  const double infinity = std::numeric_limits<double>::infinity();
+  problem p({16, 64, 64, 1}, 200);
+  const auto norm_of = [](const auto& g, std::size_t first, std::size_t last) {
+    double square = 0;
+    for (auto i = first; i < last; ++i) square += double{g[i]} * g[i];
+    return std::sqrt(square);
+  };
+  const auto n = p.model.parameters().size();
+  for (const auto& clip : {lying_count{0.2, 0.1}, lying_count{0.15, 0.2}, lying_count{0.2, 0.3}, lying_count{1e30, 0},
+                           lying_count{-infinity, 0.1}, lying_count{0.1, std::nan("")}, lying_count{0.25, 0.25}})
+    for (std::uint32_t row = 0; row < 200; ++row) {
+      const auto g = p.sum(clip, {row});
+      REQUIRE(norm_of(g, 0, n + 2) <= 0.25);
+      REQUIRE(norm_of(g, 0, n) > 0);
+      // Let through whole, or not at all.
+      const bool whole = std::hypot(clip.contributed, clip.other) < 0.25;
+      REQUIRE(norm_of(g, n, n + 2) == doctest::Approx(whole ? std::hypot(clip.contributed, clip.other) : 0));
+      if (!whole) REQUIRE(norm_of(g, 0, n) > 0.249);
+    }
+  const adaptive_clip honest{.bound = 0.3, .share = 2};
+  for (std::uint32_t row = 0; row < 200; ++row)
+    REQUIRE(norm_of(p.sum(honest, {row}), 0, n + 1) <= honest.sensitivity().value);
+}
+
+TEST_CASE_TEMPLATE("the count is that of the norms, whatever the tile; its gradient is the flat clip's", Norms,
+                   ghost_norms, materialised_norms) {
+  problem p({16, 64, 64, 1}, 150);
+  const auto rows = first(150);
+  std::vector<double> norms;
+  for (const auto row : rows) {
+    double square = 0;
+    for (const double v : p.sum(no_clip{}, {row})) square += v * v;
+    norms.push_back(std::sqrt(square));
+  }
+  std::nth_element(norms.begin(), norms.begin() + 40, norms.end());
+  const adaptive_clip clip{.bound = (norms[40] + *std::min_element(norms.begin() + 41, norms.end())) / 2, .share = 0.5};
+  const auto one = p.sum<Norms>(clip, rows);
+  CHECK(one.back() == doctest::Approx(0.5 * clip.bound * (41 - 150 / 2.0)).epsilon(1e-6));
+  for (const std::size_t tile : {1, 7, 64, 500}) CHECK(p.sum<Norms>(clip, rows, tile) == one);
+  auto flat = p.sum<Norms>(flat_clip{clip.bound}, rows);
+  flat.push_back(one.back());
+  CHECK(distance(one, flat) < 1e-6);
+}
+
+TEST_CASE("an example whose gradient is not finite is not counted") {
+  for (const float value : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
+    problem p({16, 64, 64, 1}, 100);
+    auto rows = first(100);
+    p.features.view(37, 0) = value;
+    const adaptive_clip clip{.bound = 0.5};
+    const auto with = p.sum(clip, rows, 24);
+    CHECK(p.skipped == 1);
+    CHECK(p.sum(clip, {37}).back() == 0);
+    rows.erase(rows.begin() + 37);
+    CHECK(with == p.sum(clip, rows, 24));
+  }
 }
 
 TEST_CASE("a gradient that is not finite counts as zero and leaves no trace; an overflowing norm too") {

@@ -14,8 +14,19 @@
 /// Law: norm * factor(norm, group, groups) <= group_bound(group, groups), and the root of the sum of the squared bounds
 /// is at most sensitivity().value.
 ///
-/// testing/laws.hpp's check_clip tries the law. The trainer applies min(factor, bound / norm) all the same, so that a
-/// mistake here costs accuracy, not privacy.
+/// A clip that learns from the data (privacy/adaptive_clip.hpp) may add coordinates of its own to the vector that
+/// travels, which are summed, noised and averaged like the gradient's. It has all of these, or none:
+///   static constexpr std::size_t extra             how many
+///   double contribution(double norm, k) const      what an example whose gradient has that norm adds to the k-th; an
+///                                                  example that is not in the batch adds nothing
+///   double next(k, double mean) const              what becomes of the k-th: from its noised sum / expected batch
+///   void load(k, double value)                     that, back on every rank (rounded to float): the state from now on
+///   double value(k) const                          the state: load(k, value(k)) changes nothing
+/// Law: in every state, (norm * factor(norm))^2 + the sum of contribution(norm, k)^2 <= sensitivity().value^2. So the
+/// query is a part of the step's one event, and not free.
+///
+/// testing/laws.hpp's check_clip tries the laws. The trainer applies min(factor, bound / norm) all the same, with the
+/// bound that the contributions leave, so that a mistake here costs accuracy, not privacy.
 #pragma once
 
 #include <array>
@@ -50,6 +61,33 @@ concept clip_policy = grouped_clip<C> ||(std::is_trivially_copyable_v<C>&& requi
   { c.factor(norm) } -> std::convertible_to<double>;
   { c.sensitivity() } -> sensitivity_type;
 });
+
+/// A clip that has all it takes to learn from coordinates of its own.
+template <class C>
+concept clip_with_coordinates =
+    clip_policy<C> && !grouped_clip<C> && requires(C c, const C state, double x, std::size_t k) {
+  std::integral_constant<std::size_t, C::extra>{};
+  { state.contribution(x, k) } -> std::convertible_to<double>;
+  { state.next(k, x) } -> std::convertible_to<double>;
+  { state.value(k) } -> std::convertible_to<double>;
+  c.load(k, x);
+  { state.sensitivity().value } -> std::convertible_to<double>;  // bounded
+};
+
+/// How many coordinates of its own a clip adds to the vector that travels.
+template <class C>
+inline constexpr std::size_t extra_coordinates = 0;
+template <clip_with_coordinates C>
+inline constexpr std::size_t extra_coordinates<C> = C::extra;
+
+/// A clip that means to have coordinates of its own: one that names any of what they take.
+template <class C>
+concept names_coordinates = requires {
+  C::extra;
+}
+|| requires { &C::contribution; }
+|| requires { &C::next; }
+|| requires { &C::load; };
 
 /// Scales a gradient down to `bound` when its norm is larger: factor = min(1, bound / norm) (Abadi et al. 2016).
 struct flat_clip {

@@ -23,26 +23,55 @@ namespace dpsgd::testing {
 
 /// A clip never lets more through than its sensitivity: norm * factor(norm) <= sensitivity, the factor finite and not
 /// negative, for norm 0 and norms from 1e-30 to 1e30. A clip by layer: each of `groups` layers by its own bound, and all
-/// bounds together by the sensitivity.
+/// bounds together by the sensitivity. A clip with coordinates of its own: gradient and contributions together, in its
+/// first state and in those that it comes to by means as large as its sensitivity; and load(k, value(k)) changes nothing.
 template <clip_policy Clip>
 requires bounded<Clip>
 void check_clip(const Clip& clip, std::size_t groups = 3) {
-  const auto check = [](double most, auto factor_of) {
+  const auto check = [](double most, auto factor_of, auto added_of) {
     require(most > 0 && std::isfinite(most), "check_clip: the sensitivity must be positive and finite; it is ", most);
     for (double norm = 0; norm < 1e30; norm = norm == 0 ? 1e-30 : norm * 1.01) {
-      const double factor = factor_of(norm);
+      const double factor = factor_of(norm), added = added_of(norm);
       require(std::isfinite(factor) && factor >= 0, "check_clip: the factor of norm ", norm, " is ", factor);
-      require(norm * factor <= most * (1 + 1e-12), "check_clip: a gradient of norm ", norm, " keeps norm ",
-              norm * factor, ", more than the sensitivity ", most);
+      require(std::hypot(norm * factor, added) <= most * (1 + 1e-12), "check_clip: a gradient of norm ", norm,
+              " keeps norm ", norm * factor,
+              added == 0 ? "" : text(" and adds ", added, " to the clip's own coordinates, together"),
+              ", more than the sensitivity ", most);
     }
   };
+  const auto nothing = [](double) { return 0.0; };
   if constexpr (requires { clip.check(groups); }) clip.check(groups);
   if constexpr (grouped_clip<Clip>) {
     check_group_bounds(clip, groups);
     for (std::size_t g = 0; g < groups; ++g)
-      check(clip.group_bound(g, groups), [&](double norm) { return clip.factor(norm, g, groups); });
+      check(
+          clip.group_bound(g, groups), [&](double norm) { return clip.factor(norm, g, groups); }, nothing);
+  } else if constexpr (clip_with_coordinates<Clip>) {
+    auto state = clip;
+    for (const int mean : {0, 1, 1, 1, -1, -1, -1, -1, -1, -1, 0}) {
+      const double most = state.sensitivity().value;
+      check(
+          most, [&](double norm) { return state.factor(norm); },
+          [&](double norm) {
+            double square = 0;
+            for (std::size_t k = 0; k < Clip::extra; ++k) square += std::pow(state.contribution(norm, k), 2);
+            return std::sqrt(square);
+          });
+      auto after = state;
+      for (std::size_t k = 0; k < Clip::extra; ++k) {
+        const double value = state.value(k), next = state.next(k, mean * most);
+        after.load(k, value);
+        require(after.value(k) == value, "check_clip: load(", k, ", ", value, ") leaves value(", k, ") at ",
+                after.value(k));
+        require(std::abs(next) <= 3.4e38, "check_clip: next(", k, ", ", mean * most, ") is ", next,
+                ", which no float holds");
+        after.load(k, static_cast<float>(next));
+      }
+      state = after;
+    }
   } else {
-    check(clip.sensitivity().value, [&](double norm) { return clip.factor(norm); });
+    check(
+        clip.sensitivity().value, [&](double norm) { return clip.factor(norm); }, nothing);
   }
 }
 

@@ -9,6 +9,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -30,6 +31,7 @@ struct materialised_norms {};
 namespace detail {
 
 /// The factor of row i, never more than sensitivity / norm, whatever the clip says; 0 for a norm that is not finite.
+/// Where the clip has coordinates of its own, what the row contributes to them, and the gradient has the rest.
 template <class Clip, class Norms, class Out>
 struct clip_factors {
   Clip clip;
@@ -38,12 +40,16 @@ struct clip_factors {
   Norms norm2;  // |gradient|^2
   Out factor, not_finite;
   std::size_t group = 0, groups = 1;
+  float* contributions = nullptr;  // (extra_coordinates, stride)
+  std::size_t stride = 0;
 
   void operator()(std::size_t i) const {
     const double norm = std::sqrt(static_cast<double>(norm2[i]));
+    const bool finite = norm2[i] <= 3.4028234e38f;  // false for NaN and infinity
+    double left = limit;
+    if constexpr (clip_with_coordinates<Clip>) left = contribute(i, norm, finite);
     // A square below 1e-30 may have underflowed: the norm is then at most 1e-15.
-    const double wanted = raw(norm) * shrink, most = limit / (norm > 1e-15 ? norm : 1e-15);
-    const bool finite = norm2[i] <= 3.4028234e38f;     // false for NaN and infinity
+    const double wanted = raw(norm) * shrink, most = left / (norm > 1e-15 ? norm : 1e-15);
     const double use = wanted < most ? wanted : most;  // a NaN or infinite `wanted` gives most
     factor[i] = finite && use > 0 ? static_cast<float>(use) : 0.0f;
     not_finite[i] = finite ? 0.0f : 1.0f;
@@ -51,6 +57,19 @@ struct clip_factors {
   double raw(double norm) const {
     if constexpr (grouped_clip<Clip>) return clip.factor(norm, group, groups);
     else return clip.factor(norm);
+  }
+  /// Writes down what row i contributes to the clip's own coordinates, and returns the norm that this leaves for the
+  /// gradient. Contributions that are not finite, or that leave nothing, do not get through.
+  double contribute(std::size_t i, double norm, bool finite) const {
+    double left = limit * limit;
+    for (std::size_t k = 0; k < extra_coordinates<Clip>; ++k) {
+      const float c = finite ? static_cast<float>(clip.contribution(norm, k)) : 0.0f;
+      contributions[k * stride + i] = c;
+      left -= double{c} * c;
+    }
+    if (left >= 0) return std::sqrt(left);
+    for (std::size_t k = 0; k < extra_coordinates<Clip>; ++k) contributions[k * stride + i] = 0;
+    return limit;
   }
 };
 
@@ -104,7 +123,8 @@ class clipped_sum_workspace {
   /// How many layers with parameters the model has: a clip by layer sees each as a group.
   std::size_t groups() const { return groups_; }
 
-  /// sum (the parameters' order, unpadded) = the sum over `rows` of clip's factor times each one's gradient.
+  /// sum (the parameters' order, unpadded) = the sum over `rows` of clip's factor times each one's gradient; then the
+  /// sum of what they contribute to the clip's own coordinates, if it has any.
   /// features (records, inputs) and labels (records, 1) are read at `rows`. Adds how many examples counted as zero
   /// because their gradient was not finite to `not_finite`. Cost: one forward and backward pass, plus the norms.
   template <class Weights, class Clip>
@@ -112,6 +132,10 @@ class clipped_sum_workspace {
                   matrix_view<const float, memory> labels, vector_view<const std::uint32_t, memory> rows,
                   const Clip& clip, float* sum, double& not_finite) {
     auto& b = *backend_;
+    constexpr auto extra = extra_coordinates<Clip>;
+    std::array<double, extra> contributed{};
+    if constexpr (extra > 0)
+      if (contributions_.size() < extra * tape_.rows()) contributions_ = b.template make<float>(extra * tape_.rows());
     for (const auto& g : gradient_memory_) b.zero(vector_view<float, memory>(g));
     for (std::size_t first = 0; first < rows.size; first += tape_.rows()) {
       const auto n = std::min(tape_.rows(), rows.size - first);
@@ -124,12 +148,15 @@ class clipped_sum_workspace {
         if constexpr (bounded<Clip>) add_norms(l, tensor, x, dy, part(norm2_, group_of<Clip>(tensor), n));
       });
       if constexpr (bounded<Clip>) clip_deltas(clip, n, not_finite);
+      for (std::size_t k = 0; k < extra; ++k)
+        for (std::size_t i = 0; i < n; ++i) contributed[k] += contributions_.data()[k * tape_.rows() + i];
       tape_.each_parametric(n, [&](const auto& l, std::size_t tensor, auto x, auto dy) {
         l.gradient(b, x, dy, gradient_.data() + tensor);
       });
     }
     for (const auto& g : gradient_)
       for (std::size_t r = 0; r < g.rows; ++r) sum = std::copy_n(g.row(r), g.cols, sum);
+    if constexpr (extra > 0) std::copy(contributed.begin(), contributed.end(), sum);
   }
 
  private:
@@ -175,7 +202,8 @@ class clipped_sum_workspace {
       else limit = clip.sensitivity().value;
       const auto norm2 = part(norm2_, g, n), factor = part(factor_, g, n);
       b.each(n, detail::clip_factors<Clip, decltype(norm2), decltype(factor)>{
-                    clip, limit * shrink_, shrink_, norm2, factor, part(not_finite_, g, n), g, groups});
+                    clip, limit * shrink_, shrink_, norm2, factor, part(not_finite_, g, n), g, groups,
+                    contributions_.data(), tape_.rows()});
     }
     for (std::size_t g = 1; g < groups; ++g)
       b.each(n, detail::join_lost<decltype(lost)>{part(not_finite_, g, n), lost});
@@ -212,6 +240,7 @@ class clipped_sum_workspace {
   std::vector<std::size_t> group_of_;  // that a layer's first tensor belongs to
   std::size_t groups_ = 0;
   owned norm2_, factor_, not_finite_;  // (groups, rows)
+  owned contributions_;                // (coordinates of the clip, rows), made when a clip has some
   std::vector<owned> gradient_memory_, scratch_memory_;
   std::vector<matrix> gradient_, scratch_;
   double shrink_;

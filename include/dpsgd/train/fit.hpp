@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <functional>
 #include <optional>
+#include <span>
+#include <vector>
 
 #include "dpsgd/accounting/claim.hpp"
 #include "dpsgd/train/journal_base.hpp"
@@ -31,6 +33,9 @@ struct fit_options {
   const std::atomic<bool>* stop = nullptr;       ///< when it becomes true on any rank, all stop after the same step
   std::function<void(const progress&)> on_progress{};
   double progress_every = 0.5;  ///< seconds
+  /// Called on this rank after each step with its number and the parameters, which are released and so public: for
+  /// averages of them (optim/averaging.hpp).
+  std::function<void(std::uint64_t step, std::span<const float> parameters)> on_step{};
 };
 
 /// What fit did.
@@ -44,6 +49,8 @@ struct fit_report {
   bool out_of_budget = false;      ///< by the ledger's budget
   not_private<double> not_finite;  ///< examples that counted as zero, their gradient not being finite
   not_private<double> records;     ///< records drawn by all ranks in this call
+  /// The clip's own coordinates in the end, such as an adaptive clip's bound: released, and so public.
+  std::vector<float> clip_state{};
 };
 
 }  // namespace dpsgd

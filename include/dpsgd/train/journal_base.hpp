@@ -14,9 +14,9 @@ namespace dpsgd {
 /// Everything that a run resumes from, in the order of the coordinates, whatever the number of ranks. (Never a key: a
 /// resumed run draws a fresh one.)
 struct training_state {
-  std::uint64_t step = 0;    // released so far
-  std::uint64_t epochs = 0;  // that they count as, where the sampling's event is an epoch's; else 0
-  std::span<float> parameters;
+  std::uint64_t step = 0;                 // released so far
+  std::uint64_t epochs = 0;               // that they count as, where the sampling's event is an epoch's; else 0
+  std::span<float> parameters;            // then the clip's own coordinates, if it has any
   std::vector<std::span<float>> moments;  // of the optimizer
 };
 

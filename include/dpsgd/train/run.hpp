@@ -95,6 +95,14 @@ auto memory_of() {
   else return no_memory{};
 }
 
+/// The k-th of the clip's own coordinates takes its step as a parameter does: from its noised mean.
+template <class Clip>
+struct clip_rule {
+  const Clip& clip;
+  std::size_t k;
+  float step(float, float mean, float*) const { return static_cast<float>(clip.next(k, mean)); }
+};
+
 /// Ranks that disagree about what is done would make a claim that holds for none of them.
 template <class World>
 [[gnu::cold]] void check_agreement(World& world, std::initializer_list<double> settings) {
@@ -120,7 +128,8 @@ template <class World, class Records>
 
 }  // namespace detail
 
-/// Made by trainer::fit; go() trains. One vector travels: the parameters' coordinates, then the wish to stop.
+/// Made by trainer::fit; go() trains. One vector travels: the parameters' coordinates, then the clip's own (their next
+/// values come back in their place), then the wish to stop.
 template <class Cast, class Model, class Records>
 class training_run {
  public:
@@ -130,18 +139,19 @@ class training_run {
         model_(model),
         data_(data),
         options_(options),
+        clip_(cast.clip),
         root_(cast.world.rank() == 0),
         event_((check(), cast.event())),
         exposed_{.insecure_seed = options.insecure_seed.has_value()},
         size_(model.parameters().size()),
         expected_batch_(cast.sampling.expected_batch(data.all())),
-        vector_(bind<float>(cast.allreduce, cast.world, size_ + 1)),
-        sum_(size_ + 1),
-        parameters_(size_ + 1),
+        vector_(bind<float>(cast.allreduce, cast.world, size_ + extra + 1)),
+        sum_(size_ + extra + 1),
+        parameters_(size_ + extra + 1),
         weights_(model.shapes()),
         clipped_sum_(cast.backend, model, tile_rows(model)) {
     for (std::size_t k = 0; k < moments_.size(); ++k) {
-      moment_memory_[k] = buffer<float>(size_ + 1);
+      moment_memory_[k] = buffer<float>(parameters_.size());
       moments_[k] = moment_memory_[k].data();
     }
     begin();
@@ -152,6 +162,7 @@ class training_run {
       try {
         if (at_ == granted_ && !reserve()) break;
         step();
+        if (options_.on_step) options_.on_step(at_ + 1, {parameters_.data(), size_});
         if (options_.checkpoint_every > 0 && (at_ + 1) % options_.checkpoint_every == 0 &&
             at_ + 1 < report_.target_steps && !stop_) {
           checkpoint(at_ + 1);
@@ -171,6 +182,7 @@ class training_run {
   using optimizer_type = std::remove_cvref_t<decltype(std::declval<Cast>().optimizer)>;
   using backend_type = std::remove_reference_t<decltype(std::declval<Cast>().backend)>;
   using event_type = typename Cast::event_type;
+  static constexpr std::size_t extra = extra_coordinates<clip_type>;
   using clock = std::chrono::steady_clock;
   static double seconds_since(clock::time_point start) {
     return std::chrono::duration<double>(clock::now() - start).count();
@@ -178,11 +190,11 @@ class training_run {
 
   /// One step of DP-SGD (Abadi et al. 2016, algorithm 1).
   void step() {
-    auto& wish_to_stop = sum_[size_];
+    auto& wish_to_stop = sum_[size_ + extra];
     draw();  // perhaps nobody: an ordinary step
     drawn_ += static_cast<double>(rows_.size());
     clipped_sum_(weights_, data_.features(), {data_.labels().data(), data_.labels().size(), 1, 1},
-                 {rows_.data(), rows_.size()}, use_.clip, sum_.data(), not_finite_);
+                 {rows_.data(), rows_.size()}, clip_, sum_.data(), not_finite_);
     wish_to_stop = options_.stop && options_.stop->load(std::memory_order_relaxed) ? 1.0f : 0.0f;
     vector_.reduce(sum_.data());
 
@@ -190,12 +202,21 @@ class training_run {
     const std::size_t my_weights = mine.first < size_ ? std::min(mine.first + mine.count, size_) - mine.first : 0;
     const step_facts facts{at_ + 1, options_.learning_rate * use_.schedule.factor(at_, report_.target_steps),
                            use_.noise.variance(sensitivity_) / (expected_batch_ * expected_batch_)};
-    release(use_.noise, {key_, domain::noise, at_, 0}, sensitivity_, expected_batch_, use_.optimizer.rule(facts),
-            mine.first, my_weights, sum_.data(), parameters_.data(), moments_);
-    if (my_weights < mine.count) parameters_[size_] = wish_to_stop;  // the last coordinate is mine
+    const auto release_some = [&](const auto& rule, std::size_t first, std::size_t count, const auto& moments) {
+      release(use_.noise, {key_, domain::noise, at_, 0}, sensitivity_, expected_batch_, rule, first, count, sum_.data(),
+              parameters_.data(), moments);
+    };
+    release_some(use_.optimizer.rule(facts), mine.first, my_weights, moments_);
+    const auto owns = [&](std::size_t i) { return mine.first <= i && i < mine.first + mine.count; };
+    if constexpr (extra > 0)
+      for (std::size_t k = 0; k < extra; ++k)
+        if (owns(size_ + k))
+          release_some(detail::clip_rule<clip_type>{clip_, k}, size_ + k, 1, std::array<float*, 0>{});
+    if (owns(size_ + extra)) parameters_[size_ + extra] = wish_to_stop;
 
     vector_.gather(parameters_.data());
-    stop_ = parameters_[size_] > 0;
+    load_clip();
+    stop_ = parameters_[size_ + extra] > 0;
     use_.backend.weights_changed(weights_, parameters_.data());
   }
 
@@ -208,6 +229,19 @@ class training_run {
     else use_.sampling.draw({key_, domain::sampling, at_, 0}, data_, rows_);
   }
 
+  /// The clip's state is what came back, alike on all ranks; noise and clip of what follows take its sensitivity.
+  void load_clip() {
+    if constexpr (extra > 0) {
+      for (std::size_t k = 0; k < extra; ++k) clip_.load(k, parameters_[size_ + k]);
+      sensitivity_ = clip_.sensitivity().value;
+      check_sensitivity();
+    }
+  }
+  void check_sensitivity() const {
+    require(sensitivity_ >= 1e-15 && sensitivity_ <= 1e15,
+            "the clip bound must lie in [1e-15, 1e15], so that floats hold it; got ", sensitivity_);
+  }
+
   /// Throws dpsgd::error on impossible settings, and where the ranks do not agree.
   [[gnu::cold]] void check() {
     if constexpr (bounded<clip_type>) sensitivity_ = use_.clip.sensitivity().value;
@@ -215,11 +249,17 @@ class training_run {
       require(use_.sampling.rate >= 1e-9 && use_.sampling.rate <= 1,
               "the sampling rate must lie in (0, 1], and be at least 1e-9; got ", use_.sampling.rate);
     if constexpr (requires { use_.sampling.check(std::uint64_t{}); }) use_.sampling.check(data_.universe());
-    if constexpr (bounded<clip_type>)
-      require(sensitivity_ >= 1e-15 && sensitivity_ <= 1e15,
-              "the clip bound must lie in [1e-15, 1e15], so that floats hold it; got ", sensitivity_);
+    if constexpr (bounded<clip_type>) check_sensitivity();
     if constexpr (requires { use_.clip.check(std::size_t{}); }) use_.clip.check(groups());
     if constexpr (grouped_clip<clip_type> && bounded<clip_type>) check_group_bounds(use_.clip, groups());
+    if constexpr (extra > 0) {
+      auto other = use_.clip.sensitivity();
+      other.value *= 2;
+      require(
+          use_.noise.event(other) == use_.noise.event(use_.clip.sensitivity()),
+          "this noise is another event for another sensitivity, and this clip's changes from step to step, so that no "
+          "claim could hold; use a noise in proportion to the sensitivity (gaussian_noise), or flat_clip");
+    }
     if constexpr (requires { use_.noise.multiplier; })
       require(use_.noise.multiplier >= 1e-6 && use_.noise.multiplier <= 1e15,
               "the noise multiplier must lie in [1e-6, 1e15]; got ", use_.noise.multiplier,
@@ -251,14 +291,19 @@ class training_run {
     return count;
   }
 
-  /// The clip's factor for a norm; for a clip by layer something that tells its layers' factors apart.
+  /// The clip's factor for a norm; with more than that (layers, coordinates of its own) something that tells such clips
+  /// apart.
   [[gnu::cold]] double factor(double norm) const {
     if constexpr (grouped_clip<clip_type>) {
       double mixed = 0;
       for (std::size_t g = 0; g < groups(); ++g) mixed = 3 * mixed + use_.clip.factor(norm, g, groups());
       return mixed;
     } else {
-      return use_.clip.factor(norm);
+      double mixed = use_.clip.factor(norm);
+      if constexpr (extra > 0)
+        for (std::size_t k = 0; k < extra; ++k)
+          mixed = 3 * mixed + use_.clip.contribution(norm, k) + 5 * use_.clip.next(k, norm) + 7 * use_.clip.value(k);
+      return mixed;
     }
   }
 
@@ -266,7 +311,9 @@ class training_run {
   [[gnu::cold]] void begin() {
     auto& world = use_.world;
     std::copy_n(model_.parameters().data(), size_, parameters_.data());
-    state_.parameters = {parameters_.data(), size_};
+    if constexpr (extra > 0)
+      for (std::size_t k = 0; k < extra; ++k) parameters_[size_ + k] = static_cast<float>(use_.clip.value(k));
+    state_.parameters = {parameters_.data(), size_ + extra};
     for (auto* m : moments_) state_.moments.push_back({m, size_});
     report_.target_steps = options_.steps;
     if (options_.target_epsilon) {
@@ -295,8 +342,9 @@ class training_run {
     else if (root_) key_ = random_key::fresh();
     key_ = broadcast_value(world, key_);
     begun_at_ = at_ = granted_ = broadcast_value(world, state_.step);
-    broadcast(world, std::span<float>(parameters_.data(), size_ + 1));
-    for (auto* m : moments_) broadcast(world, std::span<float>(m, size_ + 1));
+    broadcast(world, std::span<float>(parameters_.data(), parameters_.size()));
+    for (auto* m : moments_) broadcast(world, std::span<float>(m, parameters_.size()));
+    load_clip();
     report_.target_steps = broadcast_value(world, report_.target_steps);
     use_.backend.weights_changed(weights_, parameters_.data());
     start_ = told_ = clock::now();
@@ -313,7 +361,7 @@ class training_run {
 
   /// All ranks together: the digests of the parameters are compared, and rank 0 writes.
   [[gnu::cold]] void checkpoint(std::uint64_t released) {
-    const auto digests = gather_all(use_.world, digest_of(parameters_.data(), size_ * sizeof(float)));
+    const auto digests = gather_all(use_.world, digest_of(parameters_.data(), (size_ + extra) * sizeof(float)));
     for (const auto& d : digests)
       require(d == digests[0], "the ranks' parameters differ: a broken allreduce or memory");
     for (auto* m : moments_) vector_.gather(m);
@@ -328,6 +376,7 @@ class training_run {
     report_.seconds = seconds_since(start_);
     checkpoint(at_);
     std::copy_n(parameters_.data(), size_, model_.parameters().data());
+    report_.clip_state.assign(parameters_.data() + size_, parameters_.data() + size_ + extra);
     report_.steps = at_;
     report_.steps_here = at_ - begun_at_;
     report_.stopped = stop_ && at_ < report_.target_steps;
@@ -387,14 +436,15 @@ class training_run {
   Model& model_;
   const Records& data_;
   const fit_options& options_;
+  clip_type clip_;  // as it is now
   bool root_;
-  double sensitivity_ = 0;
+  double sensitivity_ = 0;  // of clip_
   event_type event_;
   exposure exposed_;
   std::size_t size_;  // of the parameters
   double expected_batch_;
   decltype(bind<float>(std::declval<Cast>().allreduce, std::declval<Cast>().world, std::size_t{})) vector_;
-  buffer<float> sum_, parameters_;  // size_ + 1 elements: the wish to stop is the last
+  buffer<float> sum_, parameters_;  // what travels
   std::array<buffer<float>, optimizer_type::moments> moment_memory_;
   std::array<float*, optimizer_type::moments> moments_;
   typename backend_type::weights weights_;

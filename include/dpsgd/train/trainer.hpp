@@ -105,6 +105,22 @@ class trainer {
   using optimizer_type = player<detail::is_optimizer, sgd>;
 
   static_assert(
+      !names_coordinates<clip_type> || !grouped_clip<clip_type>,
+      "dpsgd: a clip by layer cannot have coordinates of its own; give it factor(norm) of the whole gradient, as "
+      "adaptive_clip has");
+  static_assert(!names_coordinates<clip_type> || grouped_clip<clip_type> || clip_with_coordinates<clip_type>,
+                "dpsgd: a clip with coordinates of its own needs all of extra, contribution(norm, k), next(k, mean), "
+                "load(k, value), value(k), and a sensitivity() that bounds gradient and contributions together; see "
+                "privacy/clip.hpp");
+  static_assert(
+      !clip_with_coordinates<clip_type> || std::same_as<typename noise_type::value, float>,
+      "dpsgd: a clip's own coordinates are summed in floats, this noise is for whole numbers; use a clip without "
+      "(flat_clip), or gaussian_noise");
+  static_assert(
+      !requires { &clip_type::event; },
+      "dpsgd: a clip is no event of its own: what it counts is seen in the same sample as the gradient; give it "
+      "coordinates (extra, contribution, ...) and the joint sensitivity, as adaptive_clip has");
+  static_assert(
       requires(const clip_type c, const noise_type n) { n.event(c.sensitivity()); },
       "dpsgd: this noise cannot protect what this clip lets through; use a clip that bounds the gradient "
       "(flat_clip), or no_noise for training without privacy");
