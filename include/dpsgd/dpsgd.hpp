@@ -32,6 +32,7 @@
 #include "dpsgd/optim/schedules.hpp"
 #include "dpsgd/optim/sgd.hpp"
 #include "dpsgd/privacy/clip.hpp"
+#include "dpsgd/privacy/discrete_noise.hpp"
 #include "dpsgd/privacy/noise.hpp"
 #include "dpsgd/privacy/sampling.hpp"
 #include "dpsgd/train/metrics.hpp"

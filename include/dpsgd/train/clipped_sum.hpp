@@ -6,6 +6,12 @@
 ///   factor[example] = clip(norm)                clips by layer: a norm and a factor for each layer
 ///   dy *= factor, row by row                    book-keeping (Bu et al. 2023): the deltas are used again
 ///   gradient += dy^T x                          one ordinary product gives the clipped sum
+///
+/// Where whole numbers are summed (exact mode, privacy/discrete_noise.hpp), the last line is for each example by itself:
+///   g = its dy^T x, in units of the grid        each coordinate one product: it depends on nothing but the example
+///   q = g without its fractions                 so |q| <= |g|
+///   sum of q^2 <= sensitivity^2 ?               in whole numbers; else the example counts as zero
+///   sum += q                                    in whole numbers, which no order of addition changes
 #pragma once
 
 #include <algorithm>
@@ -38,6 +44,7 @@ struct clip_factors {
   Norms norm2;  // |gradient|^2
   Out factor, not_finite;
   std::size_t group = 0, groups = 1;
+  double unit = 1;  // what the scaled gradient is measured in
 
   void operator()(std::size_t i) const {
     const double norm = std::sqrt(static_cast<double>(norm2[i]));
@@ -45,7 +52,7 @@ struct clip_factors {
     const double wanted = raw(norm) * shrink, most = limit / (norm > 1e-15 ? norm : 1e-15);
     const bool finite = norm2[i] <= 3.4028234e38f;     // false for NaN and infinity
     const double use = wanted < most ? wanted : most;  // a NaN or infinite `wanted` gives most
-    factor[i] = finite && use > 0 ? static_cast<float>(use) : 0.0f;
+    factor[i] = finite && use > 0 ? static_cast<float>(use / unit) : 0.0f;
     not_finite[i] = finite ? 0.0f : 1.0f;
   }
   double raw(double norm) const {
@@ -69,8 +76,11 @@ struct drop_lost {
 }  // namespace detail
 
 /// Workspace of clipped_sum for one model on one backend: tapes, norms, factors, the padded gradient.
-template <class Backend, class Model, class Norms = ghost_norms>
+/// Value is what is summed: float, or std::int64_t for units of a grid.
+template <class Backend, class Model, class Norms = ghost_norms, class Value = float>
 class clipped_sum_workspace {
+  static constexpr bool on_grid = !std::is_same_v<Value, float>;
+
  public:
   using memory = typename Backend::memory;
 
@@ -88,6 +98,11 @@ class clipped_sum_workspace {
       gradient_.push_back({gradient_memory_.back().data(), shape.rows, shape.cols, stride});
       scratch_memory_.push_back(b.template make<float>(shape.rows * stride));
       scratch_.push_back({scratch_memory_.back().data(), shape.rows, shape.cols, stride});
+      if constexpr (on_grid) {
+        whole_memory_.push_back(b.template make<std::int32_t>(2 * shape.rows * stride));
+        whole_.push_back({whole_memory_.back().data(), shape.rows, shape.cols, stride});
+        tile_sum_.push_back({whole_.back().row(shape.rows), shape.rows, shape.cols, stride});
+      }
     }
     // By how much rounding may have made a norm too small: half the error of its square, |dy|^2 (|x|^2 + 1) added up
     // over the layers; and by how much scaling and the product may make a contribution too large.
@@ -106,12 +121,16 @@ class clipped_sum_workspace {
 
   /// sum (the parameters' order, unpadded) = the sum over `rows` of clip's factor times each one's gradient.
   /// features (records, inputs) and labels (records, 1) are read at `rows`. Adds how many examples counted as zero
-  /// because their gradient was not finite to `not_finite`. Cost: one forward and backward pass, plus the norms.
+  /// because their gradient was not finite (or, on a grid, too long) to `not_finite`. Cost: one forward and backward
+  /// pass, plus the norms; on a grid, plus some passes over all coordinates for each example. unit: of a grid, in units
+  /// of the gradient; the clip's sensitivity is a whole number of them, at most 2^20.
   template <class Weights, class Clip>
   void operator()(const Weights& weights, matrix_view<const float, memory> features,
                   matrix_view<const float, memory> labels, vector_view<const std::uint32_t, memory> rows,
-                  const Clip& clip, float* sum, double& not_finite) {
+                  const Clip& clip, Value* sum, double& not_finite, double unit = 1) {
     auto& b = *backend_;
+    unit_ = unit;
+    if constexpr (on_grid) std::fill_n(sum, model_->parameters().size(), Value{});
     for (const auto& g : gradient_memory_) b.zero(vector_view<float, memory>(g));
     for (std::size_t first = 0; first < rows.size; first += tape_.rows()) {
       const auto n = std::min(tape_.rows(), rows.size - first);
@@ -124,12 +143,17 @@ class clipped_sum_workspace {
         if constexpr (bounded<Clip>) add_norms(l, tensor, x, dy, part(norm2_, group_of<Clip>(tensor), n));
       });
       if constexpr (bounded<Clip>) clip_deltas(clip, n, not_finite);
-      tape_.each_parametric(n, [&](const auto& l, std::size_t tensor, auto x, auto dy) {
-        l.gradient(b, x, dy, gradient_.data() + tensor);
-      });
+      if constexpr (on_grid) {
+        add_on_grid(n, std::round(clip.sensitivity().value / unit), sum, not_finite);
+      } else {
+        tape_.each_parametric(n, [&](const auto& l, std::size_t tensor, auto x, auto dy) {
+          l.gradient(b, x, dy, gradient_.data() + tensor);
+        });
+      }
     }
-    for (const auto& g : gradient_)
-      for (std::size_t r = 0; r < g.rows; ++r) sum = std::copy_n(g.row(r), g.cols, sum);
+    if constexpr (!on_grid)
+      for (const auto& g : gradient_)
+        for (std::size_t r = 0; r < g.rows; ++r) sum = std::copy_n(g.row(r), g.cols, sum);
   }
 
  private:
@@ -175,7 +199,7 @@ class clipped_sum_workspace {
       else limit = clip.sensitivity().value;
       const auto norm2 = part(norm2_, g, n), factor = part(factor_, g, n);
       b.each(n, detail::clip_factors<Clip, decltype(norm2), decltype(factor)>{
-                    clip, limit * shrink_, shrink_, norm2, factor, part(not_finite_, g, n), g, groups});
+                    clip, limit * shrink_, shrink_, norm2, factor, part(not_finite_, g, n), g, groups, unit_});
     }
     for (std::size_t g = 1; g < groups; ++g)
       b.each(n, detail::join_lost<decltype(lost)>{part(not_finite_, g, n), lost});
@@ -189,6 +213,32 @@ class clipped_sum_workspace {
       b.clear_rows(factor, x);  // 0 x inf would be NaN in the product
       b.scale_rows(factor, dy);
     });
+  }
+
+  /// sum += the whole parts of each of n examples' scaled gradients, of those that are at most `most` long.
+  void add_on_grid(std::size_t n, double most, Value* sum, double& not_finite) {
+    auto& b = *backend_;
+    constexpr std::size_t at_once = 1024;  // examples of at most 2^20 each, in 32 bits
+    for (const auto& g : scratch_memory_) b.zero(vector_view<float, memory>(g));  // norms may have used it
+    for (std::size_t first = 0; first < n; first += at_once) {
+      for (std::size_t r = first; r < std::min(n, first + at_once); ++r) {
+        tape_.each_parametric(n, [&](const auto& l, std::size_t tensor, auto x, auto dy) {
+          l.gradient(b, x.rows_of(r, 1), dy.rows_of(r, 1), scratch_.data() + tensor);
+        });
+        double square = 0;
+        for (std::size_t t = 0; t < scratch_.size(); ++t)
+          square += b.take_whole(scratch_[t], static_cast<float>(most), whole_[t]);
+        if (square <= most * most)
+          for (std::size_t t = 0; t < scratch_.size(); ++t) b.add_whole(whole_[t], tile_sum_[t]);
+        else ++not_finite;
+      }
+      Value* to = sum;
+      for (const auto& t : tile_sum_) {
+        for (std::size_t r = 0; r < t.rows; ++r, to += t.cols)
+          for (std::size_t c = 0; c < t.cols; ++c) to[c] += t(r, c);
+        b.zero(vector_view<std::int32_t, memory>{t.data, t.rows * t.stride});
+      }
+    }
   }
 
   /// The norms by forming the gradient of one row after the other.
@@ -214,7 +264,10 @@ class clipped_sum_workspace {
   owned norm2_, factor_, not_finite_;  // (groups, rows)
   std::vector<owned> gradient_memory_, scratch_memory_;
   std::vector<matrix> gradient_, scratch_;
-  double shrink_;
+  // On a grid: one example's whole numbers, and the sum of a tile's.
+  std::vector<decltype(std::declval<Backend&>().template make<std::int32_t>(1))> whole_memory_;
+  std::vector<matrix_view<std::int32_t, memory>> whole_, tile_sum_;
+  double shrink_, unit_ = 1;
 };
 
 }  // namespace dpsgd
