@@ -84,8 +84,8 @@ struct gaussian_event {
 };
 
 /// One release of a sum of whole numbers with discrete Gaussian noise on every coordinate, of parameter sigma =
-/// multiplier x sensitivity, exactly sampled. Its moments of whole orders are those of gaussian_event; the others are
-/// larger, and so is its delta (accounting/rdp.hpp).
+/// multiplier x sensitivity, exactly sampled. Its moments of whole orders are those of gaussian_event, sampled by Poisson
+/// too (accounting/rdp.hpp); its delta may be larger.
 template <class Adjacency>
 struct discrete_gaussian_event {
   using adjacency = Adjacency;

@@ -184,17 +184,17 @@ template <class E>
 inline constexpr bool whole_orders_alone<poisson_sampled<E>> = whole_orders_alone<E>;
 
 /// The moment of one discrete Gaussian release, for a whole order: that of the Gaussian. A is B moved by a vector v of
-/// whole numbers, so that E_B[(A/B)^order] = e^{order (order - 1) |v|^2 / (2 sigma^2)} sum over x of
-/// exp(-|x - order v|^2 / (2 sigma^2)) / sum over x of exp(-|x|^2 / (2 sigma^2)), and where order v is whole the two
-/// sums are one. (Canonne, Kamath and Steinke 2020, proposition 5. At other orders it is larger: 1.00005 times at order
-/// 2.5, multiplier 0.7 and rate 0.01 where the grid is as coarse as the sensitivity.)
+/// whole numbers, so that
+///   E_B[(A/B)^a] = e^{a (a - 1) |v|^2 / (2 sigma^2)} sum_x exp(-|x - a v|^2 / (2 sigma^2)) / sum_x exp(-|x|^2 / (2 sigma^2))
+/// and where a v is whole the two sums are one (Canonne, Kamath and Steinke 2020, proposition 5).
 template <class Adjacency>
 double log_moment(const discrete_gaussian_event<Adjacency>& event, double order) {
   return log_moment(gaussian_event<Adjacency>{event.multiplier}, order);
 }
 
 /// On a Poisson batch, for a whole order: that of the Poisson-sampled Gaussian, since the moment is a sum over the
-/// unsampled ones, C(order, j) (1 - q)^(order - j) q^j E_B[(A/B)^j]. The direction B || A is no larger, because x -> v -
+/// unsampled ones, C(order, j) (1 - q)^(order - j) q^j E_B[(A/B)^j]. At other orders it may be larger: 1.00005 times at
+/// order 2.5, multiplier 0.7 and rate 0.01, where a unit is the whole sensitivity. The direction B || A is no larger, because x -> v -
 /// x maps the lattice to itself and exchanges the two laws (Mironov, Talwar and Zhang 2019, theorem 5).
 template <class Adjacency>
 double log_moment(const poisson_sampled<discrete_gaussian_event<Adjacency>>& event, double order) {
