@@ -84,7 +84,7 @@ struct gaussian_event {
 };
 
 /// One release of a sum of whole numbers with discrete Gaussian noise on every coordinate, of parameter sigma =
-/// multiplier x sensitivity, exactly sampled. Its moments of whole orders are those of gaussian_event, sampled by Poisson
+/// multiplier x sensitivity, exactly sampled. Its moments of whole orders are those of gaussian_event, Poisson-sampled
 /// too (accounting/rdp.hpp); its delta may be larger.
 template <class Adjacency>
 struct discrete_gaussian_event {

@@ -185,8 +185,8 @@ inline constexpr bool whole_orders_alone<poisson_sampled<E>> = whole_orders_alon
 
 /// The moment of one discrete Gaussian release, for a whole order: that of the Gaussian. A is B moved by a vector v of
 /// whole numbers, so that
-///   E_B[(A/B)^a] = e^{a (a - 1) |v|^2 / (2 sigma^2)} sum_x exp(-|x - a v|^2 / (2 sigma^2)) / sum_x exp(-|x|^2 / (2 sigma^2))
-/// and where a v is whole the two sums are one (Canonne, Kamath and Steinke 2020, proposition 5).
+///   E_B[(A/B)^a] = e^{a (a - 1) |v|^2 / (2 sigma^2)} s(a v) / s(0),  s(y) = sum over x of exp(-|x - y|^2 / (2 sigma^2))
+/// and where a v is whole s(a v) = s(0) (Canonne, Kamath and Steinke 2020, proposition 5).
 template <class Adjacency>
 double log_moment(const discrete_gaussian_event<Adjacency>& event, double order) {
   return log_moment(gaussian_event<Adjacency>{event.multiplier}, order);
@@ -194,8 +194,9 @@ double log_moment(const discrete_gaussian_event<Adjacency>& event, double order)
 
 /// On a Poisson batch, for a whole order: that of the Poisson-sampled Gaussian, since the moment is a sum over the
 /// unsampled ones, C(order, j) (1 - q)^(order - j) q^j E_B[(A/B)^j]. At other orders it may be larger: 1.00005 times at
-/// order 2.5, multiplier 0.7 and rate 0.01, where a unit is the whole sensitivity. The direction B || A is no larger, because x -> v -
-/// x maps the lattice to itself and exchanges the two laws (Mironov, Talwar and Zhang 2019, theorem 5).
+/// order 2.5, multiplier 0.7 and rate 0.01, where a unit is the whole sensitivity. The direction B || A is no larger,
+/// because x -> v - x maps the lattice to itself and exchanges B with its shift (Mironov, Talwar and Zhang 2019, theorem
+/// 5).
 template <class Adjacency>
 double log_moment(const poisson_sampled<discrete_gaussian_event<Adjacency>>& event, double order) {
   return log_moment(poisson_sampled{event.rate, gaussian_event<Adjacency>{event.event.multiplier}}, order);

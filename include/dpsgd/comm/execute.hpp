@@ -70,8 +70,8 @@ class bound_schedule {
   /// v: n elements. Afterwards v[mine()] holds the sum over all ranks; without shards all of v, with the same bits on
   /// all ranks. What else v holds then is of no use. All ranks must call it.
   void reduce(T* v) { play(reduce_, v); }
-  /// v: n elements, of T or a smaller type. Afterwards v holds every owner's v[mine()]. Nothing to do without shards. All
-  /// ranks must call it.
+  /// v: n elements, of T or a smaller type. Afterwards v holds every owner's v[mine()]. Nothing to do without shards.
+  /// All ranks must call it.
   template <transportable U>
   requires(sizeof(U) <= sizeof(T)) void gather(U* v) { play(gather_, v); }
   /// Both: v becomes the sum over all ranks, with the same bits on all of them.

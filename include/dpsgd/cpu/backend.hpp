@@ -145,8 +145,8 @@ class backend {
       if (factor[r] == 0.0f) std::fill_n(m.row(r), m.cols, 0.0f);
   }
   /// to = the whole parts of m's elements, kept within +-most (a NaN becomes most), and m = 0. Returns the sum of their
-  /// squares. It is computed in doubles, yet exact below 2^53; a sum of more is at least 2^53 here too, because a sum of
-  /// whole numbers is rounded to no less than a smaller power of two. most: a whole number, at most 2^20.
+  /// squares. It is added up in doubles, yet exact below 2^53; and a larger one comes out as 2^53 at least, because a sum
+  /// of whole numbers is never rounded to less than a power of two below it. most: a whole number, at most 2^20.
   double take_whole(matrix_view<float> m, float most, matrix_view<std::int32_t> to) const {
     doubles low{}, high{};
     const auto some = [&](float* from, std::int32_t* whole) __attribute__((always_inline)) {

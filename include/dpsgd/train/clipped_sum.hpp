@@ -7,7 +7,7 @@
 ///   dy *= factor, row by row                    book-keeping (Bu et al. 2023): the deltas are used again
 ///   gradient += dy^T x                          one ordinary product gives the clipped sum
 ///
-/// Where whole numbers are summed (exact mode, privacy/discrete_noise.hpp), the last line is for each example by itself:
+/// Where whole numbers are summed (exact mode, privacy/discrete_noise.hpp), the last line is, example by example:
 ///   g = its dy^T x, in units of the grid        each coordinate one product: it depends on nothing but the example
 ///   q = g without its fractions                 so |q| <= |g|
 ///   sum of q^2 <= sensitivity^2 ?               in whole numbers; else the example counts as zero

@@ -17,9 +17,9 @@ namespace dpsgd {
 /// For coordinates [first, first + count) of the vector that travels:
 ///   parameters[i] = rule(parameters[i], (sum[i] + noise[i]) / expected_batch)
 /// The noise has standard deviation multiplier x sensitivity on the sum; the division by the *expected* batch comes
-/// after. (A sum of whole numbers counts units of the grid, and is noised as it is: |sum| is within 2^62, and that noise
-/// goes beyond has a chance below exp(-10^12).) Noise is drawn by whole blocks, so that a coordinate gets the same noise whoever owns it. moments[k] is the
-/// k-th moment of every coordinate.
+/// after. A sum of whole numbers counts units of a grid, and is noised as that: it is within 2^62, and that the noise
+/// goes beyond has a chance below exp(-10^12). Noise is drawn by whole blocks, so that a coordinate gets the same noise
+/// whoever owns it. moments[k] is the k-th moment of every coordinate.
 template <class Noise, class Rule, std::size_t Moments>
 void release(const Noise& noise, const random_stream& stream, double sensitivity, double expected_batch,
              const Rule& rule, std::size_t first, std::size_t count, const typename Noise::value* sum,
