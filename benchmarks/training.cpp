@@ -96,11 +96,12 @@ double measure_peak() {
 }
 
 /// Seconds a step of one core, over `steps` steps of about `batch` records.
-template <class Clip, class Noise, class Data>
+template <class Clip, class Noise, class Data, class Sampling = poisson_sampling, class Accountant = pld_accountant>
 double seconds_a_step(const Data& data, double batch, std::uint64_t steps, const Clip& clip, const Noise& noise,
-                      std::uint64_t seed) {
+                      std::uint64_t seed, Sampling sampling = {}, const Accountant& accountant = {}) {
   mlp model(widths);
-  trainer t{clip, noise, poisson_sampling{batch / static_cast<double>(data.all())}};
+  sampling.rate = batch / static_cast<double>(data.all());
+  trainer t{clip, noise, sampling, accountant};
   // A seed, so that both sides draw the same batches. The noise is the same ChaCha20 with any key.
   const auto report = t.fit(model, data, {.steps = steps, .learning_rate = 0.1, .delta = 1e-7, .insecure_seed = seed});
   return report.seconds / static_cast<double>(steps);
@@ -123,6 +124,19 @@ step_times measure_steps(const dataset& data, double batch, int repeats) {
     out.share.push_back(batch * flops_per_example() / plain / 1e9 / peak);
   }
   return out;
+}
+
+/// The exact step over the default private one, pairwise.
+std::vector<double> measure_exact(const dataset& data, double batch, int repeats) {
+  std::vector<double> ratio;
+  for (int i = 0; i < repeats; ++i) {
+    const auto seed = static_cast<std::uint64_t>(i);
+    const double with = seconds_a_step(data, batch, 40, flat_clip{1.0}, gaussian_noise{1.0}, seed);
+    ratio.push_back(seconds_a_step(data, batch, 40, flat_clip{1.0}, discrete_gaussian_noise{1.0}, seed,
+                                   exact_poisson_sampling{}, rdp_accountant{}) /
+                    with);
+  }
+  return ratio;
 }
 
 /// One private epoch at batch 256: ceil(N/256) Poisson steps with sampling, and a ledger on the disk.
@@ -275,6 +289,8 @@ int main(int argc, char** argv) try {
       report("step_us_plain_" + name, median(t.plain_us), "us, one core", t.plain_us);
       report("step_us_private_" + name, median(t.private_us), "us, one core", t.private_us);
     }
+    const auto exact = measure_exact(data, 4096, repeats);
+    report("exact_over_default_4096", median(exact), "exact step / default private step", exact);
     std::vector<double> two, one;
     for (int i = 0; i < repeats; ++i) {
       threads::run(1, [&](auto& world) { one.push_back(epoch_seconds(world, data)); });

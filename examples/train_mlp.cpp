@@ -133,7 +133,8 @@ std::string describe(const settings& asked, const plan& p, const dpsgd::mlp& mod
   widths += "-" + std::to_string(model.outputs());
   std::string privacy = "no privacy";
   if (!asked.no_privacy)
-    privacy = dpsgd::text(asked.clipping, " clip ", p.clip, ", noise multiplier ", p.noise_multiplier);
+    privacy = dpsgd::text(asked.clipping, " clip ", p.clip, ", noise multiplier ", p.noise_multiplier,
+                          asked.exact ? ", exact" : "");
   if (asked.insecure_seed) privacy += dpsgd::text(", insecure seed ", *asked.insecure_seed);
   return dpsgd::text("[", data.universe(), " rows, schema ", console::schema_digest(asked.schema), ", split seed ",
                      asked.seed, ", test fraction ", asked.test_fraction, ", mlp ", widths, " ", asked.activation, ", ",
@@ -183,14 +184,29 @@ void check_labels(World& world, const dpsgd::schema& columns, const dpsgd::datas
                  " = ", columns.the_label().value(facts[1]), ", so there is nothing to learn");
 }
 
+/// What all runs in the ledger have spent. Throws when there are some that the accountant cannot add up.
+double epsilon_of(const dpsgd::ledger& book, const settings& asked, double delta) {
+  for (const auto& run : book.runs())
+    dpsgd::require(
+        asked.exact || std::visit([](const auto& e) { return e.exactness; }, run.event) == dpsgd::arithmetic::idealised,
+        "the ledger ", asked.ledger,
+        " has runs in exact mode, which the PLD accountant cannot add up to others; train with --exact too, "
+        "whose RDP accountant takes them all");
+  return with_accountant(asked, [&](auto spent) {
+    book.add_to(spent);
+    return spent.spent(delta).epsilon;
+  });
+}
+
 /// Throws when the whole run would take the ledger past the budget: nothing is spent then. (The journal would stop it
 /// half way.)
 void check_budget(const dpsgd::ledger& book, const settings& asked, const plan& p) {
-  dpsgd::pld_accountant spent;
-  book.add_to(spent);
-  const auto before = spent.spent(p.delta).epsilon;
-  const dpsgd::poisson_sampled step{p.rate, dpsgd::gaussian_event<dpsgd::zero_out>{p.noise_multiplier}};
-  const auto fits = before < *asked.budget ? dpsgd::most_steps({*asked.budget, p.delta}, step, spent, p.steps) : 0;
+  const auto before = epsilon_of(book, asked, p.delta);
+  const auto fits = with_accountant(asked, [&](auto spent) -> std::uint64_t {
+    const auto step = step_event(spent, p.rate, p.noise_multiplier);
+    book.add_to(spent);
+    return before < *asked.budget ? dpsgd::most_steps({*asked.budget, p.delta}, step, spent, p.steps) : 0;
+  });
   dpsgd::require(fits >= p.steps || asked.resume, "the budget does not allow this run: the ledger ", asked.ledger,
                  " has epsilon ", before, " at delta ", p.delta, ", and of the ", p.steps, " steps only ", fits,
                  " keep it below --budget ", *asked.budget, "; lower --target-epsilon or --steps, or raise the budget");
@@ -220,6 +236,7 @@ nlohmann::ordered_json to_json(const settings& asked, const plan& p, int ranks, 
       asked.clipping == "adaptive" ? nlohmann::ordered_json(asked.clip_quantile) : nlohmann::ordered_json();
   s["noise_multiplier"] = asked.no_privacy ? nlohmann::ordered_json() : nlohmann::ordered_json(p.noise_multiplier);
   s["target_epsilon"] = or_null(asked.target_epsilon), s["delta"] = p.delta, s["no_privacy"] = asked.no_privacy;
+  s["exact"] = asked.exact;
   s["insecure_seed"] = or_null(asked.insecure_seed);
   s["ledger"] = word_or_null(asked.ledger), s["budget"] = or_null(asked.budget);
   s["ranks"] = ranks, s["mpi"] = by_mpirun, s["allreduce"] = asked.allreduce, s["deadline"] = asked.deadline;
@@ -263,16 +280,20 @@ int train(World& world, settings asked, const dpsgd::schema& columns, const reco
   auto model = make_model(asked, columns);
   std::optional<dpsgd::ledger> book;
   dpsgd::journal journal;
+  dpsgd::basic_journal<dpsgd::rdp_accountant> exact_journal;  // instead, in exact mode
+  const auto with_journal = [&](auto use) { asked.exact ? use(exact_journal) : use(journal); };
   if (root) {
     if (asked.ledger.empty() && asked.is_private()) asked.ledger = asked.csv + ".ledger";
     if (!asked.checkpoint.empty())
-      journal.keep_checkpoints(asked.checkpoint, describe(asked, p, model, mine.train), asked.resume);
+      with_journal(
+          [&](auto& j) { j.keep_checkpoints(asked.checkpoint, describe(asked, p, model, mine.train), asked.resume); });
     if (!asked.ledger.empty()) {
       book.emplace(asked.ledger, mine.train.digest().hex(), all);
-      dpsgd::pld_accountant before;
-      book->add_to(before);  // refuses now, not when all is spent, if the ledger has runs that it cannot add up
+      epsilon_of(*book, asked, p.delta);  // refuses now, not when all is spent, if the ledger has runs of other kinds
       if (asked.budget) check_budget(*book, asked, p);
-      journal.keep(*book, asked.budget ? std::optional(dpsgd::privacy_target{*asked.budget, p.delta}) : std::nullopt);
+      with_journal([&](auto& j) {
+        j.keep(*book, asked.budget ? std::optional(dpsgd::privacy_target{*asked.budget, p.delta}) : std::nullopt);
+      });
     } else if (!asked.is_private()) {
       warn("this run is not private and no ledger counts it: do not release what comes out of it");
     }
@@ -281,7 +302,10 @@ int train(World& world, settings asked, const dpsgd::schema& columns, const reco
   // How the ranks add up: one type, whatever it is. What travels is the parameters, the clip's coordinate and one flag.
   const auto allreduce = [&] {
     if (asked.allreduce != "auto") return dpsgd::allreduce::from_name(asked.allreduce);
-    const auto choice = dpsgd::auto_allreduce(world).template choose<float>(world, model.parameters().size() + 2);
+    const auto n = model.parameters().size() + 2;
+    const dpsgd::auto_allreduce race(world);
+    const auto choice =
+        asked.exact ? race.template choose<std::int64_t>(world, n) : race.template choose<float>(world, n);
     if (root) std::cerr << "allreduce: " << choice.text() << '\n';
     asked.allreduce = choice.picked.name();  // the results say what ran
     return choice.picked;
@@ -290,24 +314,29 @@ int train(World& world, settings asked, const dpsgd::schema& columns, const reco
   // Train. The policies' types are chosen here, once.
   std::optional<console::progress_view> view;
   if (root) view.emplace(p.batch_size, asked.is_private());
-  const auto fit = [&](const auto& clip, const auto& noise, const auto& optimizer) {
-    dpsgd::trainer trainer{
-        world,    clip, noise, dpsgd::poisson_sampling{.rate = p.rate}, optimizer, named_schedule(asked.schedule),
-        allreduce};
+  dpsgd::journal_base* keep = &journal;
+  if (asked.exact) keep = &exact_journal;
+  const auto fit = [&](const auto& optimizer, const auto&... privacy) {
+    dpsgd::trainer trainer{world, optimizer, named_schedule(asked.schedule), allreduce, privacy...};
     return trainer.fit(model, mine.train,
                        {.steps = p.steps,
                         .learning_rate = p.learning_rate,
                         .delta = p.delta,
                         .insecure_seed = asked.insecure_seed,
-                        .journal = &journal,  // of rank 0 alone
+                        .journal = keep,  // of rank 0 alone
                         .checkpoint_every = asked.checkpoint_every,
                         .stop = &console::stop,
                         .on_progress = [&](const dpsgd::progress& now) { (*view)(now); },
                         .progress_every = view ? view->every() : 1.0});
   };
   const auto fit_with = [&](const auto& optimizer) {
-    if (asked.no_privacy) return fit(dpsgd::no_clip{}, dpsgd::no_noise{}, optimizer);
-    return fit(named_clip(asked, p.clip), dpsgd::gaussian_noise{.multiplier = p.noise_multiplier}, optimizer);
+    const dpsgd::poisson_sampling sampling{.rate = p.rate};
+    if (asked.no_privacy) return fit(optimizer, dpsgd::no_clip{}, dpsgd::no_noise{}, sampling);
+    if (asked.exact)
+      return fit(optimizer, dpsgd::flat_clip{.bound = p.clip},
+                 dpsgd::discrete_gaussian_noise{.multiplier = p.noise_multiplier},
+                 dpsgd::exact_poisson_sampling{.rate = p.rate}, dpsgd::rdp_accountant{});
+    return fit(optimizer, named_clip(asked, p.clip), dpsgd::gaussian_noise{.multiplier = p.noise_multiplier}, sampling);
   };
   const auto report =
       asked.optimizer == "sgd" ? fit_with(dpsgd::sgd{.momentum = asked.momentum}) : fit_with(dpsgd::adam{});
@@ -325,11 +354,7 @@ int train(World& world, settings asked, const dpsgd::schema& columns, const reco
                                                        : console::done;
 
   double epsilon_all_runs = std::numeric_limits<double>::infinity();
-  if (book) {
-    dpsgd::pld_accountant spent;
-    book->add_to(spent);
-    epsilon_all_runs = spent.spent(p.delta).epsilon;
-  }
+  if (book) epsilon_all_runs = epsilon_of(*book, asked, p.delta);
   const double per_epoch =
       report.steps_here > 0 ? report.seconds / static_cast<double>(report.steps_here) / p.rate : NAN;
   const double per_second =

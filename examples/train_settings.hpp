@@ -16,6 +16,7 @@
 #include "dpsgd/accounting/calibrate.hpp"
 #include "dpsgd/accounting/events.hpp"
 #include "dpsgd/accounting/pld.hpp"
+#include "dpsgd/accounting/rdp.hpp"
 #include "dpsgd/allreduce/all.hpp"
 #include "dpsgd/core/error.hpp"
 #include "dpsgd/version.hpp"
@@ -34,7 +35,7 @@ struct settings {
   std::optional<std::uint64_t> steps;
   double momentum = 0.9;
 
-  bool no_privacy = false;
+  bool no_privacy = false, exact = false;
   std::optional<double> noise_multiplier, target_epsilon, delta, budget;
   std::optional<std::uint64_t> insecure_seed;
   std::string ledger, clipping = "flat";
@@ -76,6 +77,20 @@ inline recipe recipe_for(std::uint64_t n, bool no_privacy, bool adam) {
   return {batch_size, epochs, adam ? 5e-3 : 0.3, 1, "cosine"};
 }
 
+/// use(the accountant of the runs that are asked for): PLD, or in exact mode RDP.
+template <class Use>
+auto with_accountant(const settings& asked, Use use) {
+  return asked.exact ? use(dpsgd::rdp_accountant{}) : use(dpsgd::pld_accountant{});
+}
+
+/// What a step of a run is to that accountant.
+inline auto step_event(const dpsgd::pld_accountant&, double rate, double multiplier) {
+  return dpsgd::poisson_sampled{rate, dpsgd::gaussian_event<dpsgd::zero_out>{multiplier}};
+}
+inline auto step_event(const dpsgd::rdp_accountant&, double rate, double multiplier) {
+  return dpsgd::poisson_sampled{rate, dpsgd::discrete_gaussian_event<dpsgd::zero_out>{multiplier}};
+}
+
 /// The largest power of ten below 1 / n.
 inline double default_delta(std::uint64_t n) {
   double power = 1;
@@ -100,17 +115,19 @@ inline plan make_plan(const settings& asked, std::uint64_t all, std::uint64_t tr
   const double epochs = asked.epochs.value_or(choice.epochs);
   p.steps = asked.steps.value_or(static_cast<std::uint64_t>(std::ceil(epochs / p.rate)));
   if (!asked.no_privacy) {
-    const auto event = [&](double multiplier) {
-      return dpsgd::poisson_sampled{p.rate, dpsgd::gaussian_event<dpsgd::zero_out>{multiplier}};
-    };
     const dpsgd::privacy_target target{asked.target_epsilon.value_or(3.0), p.delta};
     if (!asked.noise_multiplier) {
-      p.noise_multiplier = dpsgd::smallest_multiplier<dpsgd::pld_accountant>(target, p.steps, event);
+      p.noise_multiplier = with_accountant(asked, [&](const auto& none) {
+        return dpsgd::smallest_multiplier(
+            target, p.steps, [&](double multiplier) { return step_event(none, p.rate, multiplier); }, none);
+      });
     } else {
       p.noise_multiplier = *asked.noise_multiplier;
       if (asked.target_epsilon) {  // train until it is spent
         const bool bounded = asked.steps || asked.epochs;
-        const auto most = dpsgd::most_steps<dpsgd::pld_accountant>(target, event(p.noise_multiplier));
+        const auto most = with_accountant(asked, [&](const auto& none) {
+          return dpsgd::most_steps(target, step_event(none, p.rate, p.noise_multiplier), none);
+        });
         require(most > 0, "not even one step fits --target-epsilon ", target.epsilon, " at delta ", p.delta,
                 "; raise --noise-multiplier or lower --batch-size");
         p.steps = bounded ? std::min(p.steps, most) : most;
@@ -270,12 +287,18 @@ inline std::optional<int> parse(int argc, char** argv, const console::start& sta
                      ->group(group);
   auto* no_privacy =
       app.add_flag("--no-privacy", asked.no_privacy, "no clipping and no noise, to compare with")->group(group);
+  auto* exact =
+      app.add_flag("--exact", asked.exact,
+                   "whole numbers and discrete noise, so that the claim says exact arithmetic and ranks do not "
+                   "show in the result; accounted by RDP, which asks for more noise, and slower")
+          ->group(group);
   app.add_option("--insecure-seed", asked.insecure_seed,
                  "seed noise and sampling too, so that the run repeats bit by bit; it is then not private")
       ->check(natural)
       ->excludes(budget)
       ->group(group);
-  for (auto* option : {noise, clip, clipping, quantile, budget}) no_privacy->excludes(option);
+  for (auto* option : {noise, clip, clipping, quantile, budget, exact}) no_privacy->excludes(option);
+  exact->excludes(clipping), exact->excludes(quantile);
   no_privacy->excludes(app.get_option("--target-epsilon"));
 
   group = "Ranks";

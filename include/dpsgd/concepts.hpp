@@ -8,6 +8,7 @@
 ///     law: (norm * factor(norm))^2 + contributions^2 <= sensitivity()^2, in every state
 ///   what is added             draw(stream, block, sensitivity, out), event(...)     noise_policy, privacy/noise.hpp
 ///     law: a function of (stream, coordinate); standard deviation = multiplier x sensitivity of the sum
+///     its value is what is summed: float, or std::int64_t (exact mode, privacy/discrete_noise.hpp)
 ///   who joins a step          expected_batch(N), draw(stream, records, rows),       sampling_policy,
 ///                             amplify(event) [, memory, check(N)]                     privacy/sampling.hpp
 ///     law: a function of (stream, position); the event that amplify returns is what the sampler that runs does

@@ -80,6 +80,8 @@ TEST_CASE("events refuse impossible numbers") {
   const double nan = std::nan("");
   CHECK_THROWS_AS((gaussian_event<zero_out>{-1}.check()), error);
   CHECK_THROWS_AS((gaussian_event<zero_out>{nan}.check()), error);
+  CHECK_THROWS_AS((discrete_gaussian_event<zero_out>{-1}.check()), error);
+  CHECK_THROWS_AS((discrete_gaussian_event<zero_out>{nan}.check()), error);
   for (const double rate : {-0.1, 1.0000001, nan})
     CHECK_THROWS_AS((poisson_sampled{rate, gaussian_event<zero_out>{1}}.check()), error);
   CHECK_THROWS_AS((poisson_sampled{0.5, gaussian_event<zero_out>{-1}}.check()), error);
@@ -97,6 +99,8 @@ TEST_CASE("a claim names its sampling") {
   CHECK(words(fixed_size_sampled{0.01, gaussian_event<zero_out>{1}}) ==
         "(epsilon 1, delta 1e-06)-DP, unit: one row, zero-out adjacency, fixed-size sampling without replacement, PLD, "
         "idealised arithmetic");
+  CHECK(words(poisson_sampled{0.01, discrete_gaussian_event<zero_out>{1}}) ==
+        "(epsilon 1, delta 1e-06)-DP, unit: one row, zero-out adjacency, Poisson sampling, PLD, exact arithmetic");
   CHECK(words(once_per_epoch{100.0, gaussian_event<zero_out>{1}}) ==
         "(epsilon 1, delta 1e-06)-DP, unit: one row, zero-out adjacency, each row once an epoch, unamplified, PLD, "
         "idealised arithmetic");

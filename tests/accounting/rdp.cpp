@@ -375,6 +375,83 @@ TEST_CASE("steps of an epoch are one Gaussian together, and a begun epoch counts
   CHECK(none.spent(1e-7).epsilon == 0);
 }
 
+namespace {
+
+using discrete_step = poisson_sampled<discrete_gaussian_event<zero_out>>;
+
+/// ln E_B[(A/B)^order] over whole numbers, by its definition: B has parameter sigma, A is B moved by `shift` with
+/// probability q; `add` exchanges the two. (Whole numbers, so that a coarse grid shows what a fine one would hide.)
+double moment_on_the_grid(double q, double sigma, int shift, double order, bool add) {
+  const long double s = sigma, cut = 15 * s + static_cast<long double>(order) * shift + 2;
+  long double total = 0, moment = 0;
+  for (auto x = -std::ceil(cut); x <= cut; x += 1) {
+    const long double b = std::exp(-x * x / (2 * s * s)), moved = std::exp(-(x - shift) * (x - shift) / (2 * s * s));
+    total += b;
+    const long double mixed = (1 - q) * b + q * moved, p = add ? b : mixed, r = add ? mixed : b;
+    if (r > 0) moment += r * std::pow(p / r, static_cast<long double>(order));
+  }
+  return static_cast<double>(std::log(moment / total));
+}
+
+}  // namespace
+
+TEST_CASE("the discrete Gaussian has its moments at whole orders, both ways; between them they may be larger") {
+  for (const double q : {0.01, 0.3, 1.0})
+    for (const int shift : {1, 2, 5})
+      for (const double z : {0.4, 0.7, 1.0, 3.0}) {
+        const double sigma = z * shift;
+        for (const int order : {2, 3, 4, 9}) {
+          INFO("q ", q, " shift ", shift, " z ", z, " order ", order);
+          const double claimed = log_moment(discrete_step{q, {z}}, order);
+          CHECK(moment_on_the_grid(q, sigma, shift, order, false) == doctest::Approx(claimed).epsilon(1e-9));
+          CHECK(moment_on_the_grid(q, sigma, shift, order, true) <= claimed * (1 + 1e-9) + 1e-15);
+        }
+      }
+  CHECK(moment_on_the_grid(0.01, 0.7, 1, 2.5, false) > log_moment(sampled(0.01, 0.7), 2.5) * 1.00003);
+}
+
+TEST_CASE("with one discrete event in it, the accountant asks all events at whole orders alone, and finds the best") {
+  for (const double q : {0.001, 0.02, 0.5})
+    for (const double z : {0.6, 1.0, 4.0})
+      for (const std::uint64_t steps : {1, 300, 20'000})
+        for (const double delta : {1e-10, 1e-5, 0.01}) {
+          INFO("q ", q, " z ", z, " steps ", steps, " delta ", delta);
+          rdp_accountant exact, mixed;
+          exact.add(discrete_step{q, {z}}, steps);
+          mixed.add(sampled(q, z), steps - 1);
+          mixed.add(discrete_step{q, {z}}, 1);
+          double best = INFINITY;
+          for (int order = 2; order < 4000; ++order) {
+            const double x = order - 1,
+                         moment = static_cast<double>(steps) * log_moment(sampled(q, z), order) * (1 + 1e-9);
+            best = std::min(best, moment / x - std::log1p(1 / x) - (std::log(delta) + std::log1p(x)) / x);
+            if (moment / x > best + 1 && order > 50) break;
+          }
+          const auto spent = exact.spent(delta);
+          CHECK(spent.order == std::floor(spent.order));
+          if (spent.order < 4000) CHECK(spent.epsilon == doctest::Approx(std::max(best, 0.0)).epsilon(1e-9));
+          CHECK(mixed.spent(delta).order == std::floor(mixed.spent(delta).order));
+          CHECK(mixed.spent(delta).epsilon == doctest::Approx(spent.epsilon).epsilon(1e-9));
+          CHECK(spent.epsilon >= epsilon(q, z, steps, delta) * (1 - 1e-6));
+        }
+}
+
+// One release, on a grid as coarse as the sensitivity, where the discrete law is the furthest from the normal one.
+TEST_CASE("the claim of one discrete release holds exactly: its true delta is not above the claimed one") {
+  for (const double z : {0.5, 1.0, 3.0})
+    for (const double delta : {1e-9, 1e-5, 0.01}) {
+      rdp_accountant a;
+      a.add(discrete_gaussian_event<zero_out>{z}, 1);
+      const double eps = a.spent(delta).epsilon;
+      double total = 0, beyond = 0;
+      for (int x = -200; x <= 200; ++x) {
+        const double b = std::exp(-x * x / (2 * z * z)), moved = std::exp(-(x - 1) * (x - 1) / (2 * z * z));
+        total += b, beyond += std::max(0.0, moved - std::exp(eps) * b);
+      }
+      CHECK(beyond / total <= delta);
+    }
+}
+
 // what an accountant does not know does not compile: as a question here, so that the answer can be tested
 namespace {
 struct replace {

@@ -5,12 +5,14 @@
 #include <cstdio>
 #include <vector>
 
+#include "dpsgd/core/discrete_gaussian.hpp"
 #include "dpsgd/core/normal.hpp"
 #include "dpsgd/privacy/sampling.hpp"
 
 namespace {
 
 constexpr std::uint64_t noise_digest = 0xc5d5256ae51d3381u, sampling_digest = 0xe6233c8cf6f1a67eu;
+constexpr std::uint64_t discrete_digest = 0x153cca78cf15dfacu, exact_digest = 0x953db286273104bdu;
 
 std::uint64_t absorb(std::uint64_t digest, std::uint32_t word) { return (digest ^ word) * 1099511628211u; }
 
@@ -29,7 +31,7 @@ int main() {
   if (!__builtin_cpu_supports("avx2")) return 77;  // skipped: not a machine for this build
 #endif
   using namespace dpsgd;
-  std::uint64_t noise = 14695981039346656037u, sampling = noise;
+  std::uint64_t noise = 14695981039346656037u, sampling = noise, discrete = noise, exact = noise;
   std::vector<float> values(normal_block_size);
   for (std::uint32_t block = 0; block < 500; ++block) {
     normal_block({random_key::from_seed(1), domain::noise, 3, 0}, block, values.data());
@@ -41,7 +43,23 @@ int main() {
       poisson_sampling{rate}.draw({random_key::from_seed(2), domain::sampling, step, 0}, all_records{50'000}, rows);
       for (const auto row : rows) sampling = absorb(sampling, row);
     }
-  std::printf("noise 0x%016llx sampling 0x%016llx\n", static_cast<unsigned long long>(noise),
-              static_cast<unsigned long long>(sampling));
-  return noise == noise_digest && sampling == sampling_digest ? 0 : 1;
+  for (const std::uint64_t sigma : {std::uint64_t{1}, std::uint64_t{943'719}, std::uint64_t{1} << 40})
+    for (std::uint32_t block = 0; block < 200; ++block) {
+      std::int64_t whole[discrete_gaussian_block_size];
+      discrete_gaussian_block({random_key::from_seed(1), domain::noise, 3, 0}, block, sigma, whole);
+      for (const auto v : whole)
+        discrete = absorb(absorb(discrete, static_cast<std::uint32_t>(v)), static_cast<std::uint32_t>(v >> 32));
+    }
+  for (const double rate : {1e-5, 0.0003, 0.02, 0.4, 1.0})
+    for (std::uint64_t step = 0; step < 4; ++step) {
+      exact_poisson_sampling{rate}.draw({random_key::from_seed(2), domain::sampling, step, 0}, all_records{50'000},
+                                        rows);
+      for (const auto row : rows) exact = absorb(exact, row);
+    }
+  const auto show = [](const char* name, std::uint64_t digest) {
+    std::printf("%s 0x%016llx\n", name, static_cast<unsigned long long>(digest));
+  };
+  show("noise", noise), show("sampling", sampling), show("discrete noise", discrete), show("exact sampling", exact);
+  const bool same = noise == noise_digest && sampling == sampling_digest;
+  return same && discrete == discrete_digest && exact == exact_digest ? 0 : 1;
 }

@@ -188,3 +188,27 @@ TEST_CASE("add adds, whatever the length") {
     for (std::size_t i = 0; i < n; ++i) CHECK(a[i] == before[i] + b[i]);
   }
 }
+
+TEST_CASE("sums of one type, and parameters of a smaller one gathered by the same shards") {
+  for (const int p : {1, 2, 3, 4, 7})
+    for (const auto& e : allreduce::all_algorithms)
+      for (const std::size_t n : {1, 5, 100, 1001}) {
+        if (!e.is_native() && !verify(e.derive(p))) continue;
+        INFO(e.name(), " on ", p, " ranks, n = ", n);
+        threads::run(p, [&](auto& world) {
+          auto bound = bind<std::int64_t>(e, world, n);
+          std::vector<std::int64_t> sums(n);
+          for (std::size_t i = 0; i < n; ++i) sums[i] = (std::int64_t{1} << 52) + static_cast<std::int64_t>(i);
+          bound.reduce(sums.data());
+          const auto mine = bound.mine();
+          std::vector<float> parameters(n, -1);
+          for (std::size_t i = mine.first; i < mine.first + mine.count; ++i) {
+            require(sums[i] == p * ((std::int64_t{1} << 52) + static_cast<std::int64_t>(i)), "the sum is wrong");
+            parameters[i] = static_cast<float>(i) + 0.5f;
+          }
+          bound.gather(parameters.data());
+          for (std::size_t i = 0; i < n; ++i)
+            require(parameters[i] == static_cast<float>(i) + 0.5f, "what was gathered is wrong at ", i);
+        });
+      }
+}

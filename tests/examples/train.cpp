@@ -230,6 +230,38 @@ TEST_CASE("a seeded run under mpirun: the same model, the same counts" * doctest
   CHECK(std::abs(one["test_accuracy"].get<double>() - two["test_accuracy"].get<double>()) < 0.02);
 }
 
+TEST_CASE("exact mode: the same bits on any ranks, by threads or mpirun; its claim, and its runs in the ledger") {
+  const small_task task;
+  const words seeded{"--exact", "--steps", "20", "--insecure-seed", "5", "--save"};
+  REQUIRE(run(task, task.train(seeded + words{task / "one"})).status == 0);
+  for (const char* ranks : {"2", "3"}) {
+    REQUIRE(run(task, task.train(seeded + words{task / "more", "--ranks", ranks, "--allreduce", "ring"})).status == 0);
+    CHECK(contents(task / "one") == contents(task / "more"));
+  }
+  if (!no_mpi) {
+    const auto result = run(task, mpirun(2, task.train(seeded + words{task / "mpi", "--allreduce", "native"})));
+    REQUIRE_MESSAGE(result.status == 0, result.err);
+    CHECK(contents(task / "one") == contents(task / "mpi"));
+  }
+  const words exact{"--exact", "--steps", "20", "--json", task / "j", "--ledger", task / "book"};
+  REQUIRE(run(task, task.train(exact)).status == 0);
+  const auto j = results(task, "j");
+  CHECK(j["settings"]["exact"] == true);
+  CHECK(j["claim"].get<std::string>().find("Poisson sampling, RDP, exact arithmetic") != std::string::npos);
+  CHECK(j["epsilon"].get<double>() <= 3);
+  CHECK(j["epsilon"].get<double>() > 2.9);
+  // PLD cannot add up such runs to others; RDP adds up all.
+  const words other{"--steps", "20", "--ledger", task / "book"};
+  const auto refused = run(task, task.train(other));
+  CHECK(refused.status == 1);
+  CHECK(refused.err.find("train with --exact too") != std::string::npos);
+  CHECK(run(task, task.train(exact + words{"--budget", "100"})).status == 0);
+  CHECK(results(task, "j")["epsilon_all_runs"].get<double>() > 1.1 * j["epsilon"].get<double>());
+  CHECK(run(task, task.train(exact + words{"--budget", "1"})).err.find("the budget does not allow this run") !=
+        std::string::npos);
+  CHECK(run(task, task.train({"--exact", "--no-privacy"})).status == 2);
+}
+
 TEST_CASE("stopped by SIGTERM, and resumed: the bits of the run that was not stopped") {
   const small_task task;
   for (const char* optimizer : {"sgd", "adam"}) {

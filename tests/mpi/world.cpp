@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <cstring>
@@ -13,6 +14,7 @@
 #include "comm/oracle.hpp"
 #include "dpsgd/allreduce/all.hpp"
 #include "dpsgd/comm/auto_allreduce.hpp"
+#include "dpsgd/dpsgd.hpp"
 #include "mpi/main.hpp"
 
 using namespace dpsgd;
@@ -86,6 +88,28 @@ TEST_CASE("between reduce and gather the owners' changes count, native's too") {
     for (std::size_t i = 0; i < n; ++i) CHECK(v[i] == world().size() * 10 + static_cast<double>(i));
     CHECK(sum(world(), static_cast<std::int64_t>(mine.count)) ==
           static_cast<std::int64_t>(bound.scattered() ? n : n * static_cast<std::size_t>(world().size())));
+  }
+}
+
+// The sums are whole numbers and the noise each coordinate's own: no order of addition and no owner shows.
+TEST_CASE("in exact mode parameters have the same bits on MPI's ranks, by every allreduce, as on one alone") {
+  constexpr std::size_t n = 300, width = 5;
+  random_words words({random_key::from_seed(3), domain::user, 0, 0});
+  std::vector<float> x(n * width), y(n);
+  for (auto& v : x) v = static_cast<float>(2 * words.uniform() - 1);
+  for (std::size_t i = 0; i < n; ++i) y[i] = x[i * width] > 0 ? 1.0f : 0.0f;
+  const auto data = dataset::from(x, width, y);
+  const fit_options o{.steps = 5, .learning_rate = 0.3, .delta = 1e-5, .insecure_seed = 4};
+  mlp alone({width, 20, 1});
+  trainer one{flat_clip{0.5}, discrete_gaussian_noise{}, exact_poisson_sampling{0.2}, rdp_accountant{}};
+  one.fit(alone, data, o);
+  for (const auto& e : allreduce::all_algorithms) {
+    if (!e.is_native() && !verify(e.derive(world().size()))) continue;
+    INFO(e.name());
+    mlp model({width, 20, 1});
+    trainer t{world(), flat_clip{0.5}, discrete_gaussian_noise{}, exact_poisson_sampling{0.2}, rdp_accountant{}, e};
+    t.fit(model, shard(data, world()), o);
+    CHECK(std::equal(alone.parameters().begin(), alone.parameters().end(), model.parameters().begin()));
   }
 }
 

@@ -4,6 +4,7 @@ TRAINER, CLIPPED = "train/trainer.cpp", "train/clipped_sum.cpp"
 POLICIES, SAMPLING, NORMAL, LAYERS = "privacy/policies.cpp", "privacy/sampling.cpp", "core/normal.cpp", "nn/layers.cpp"
 ADAPTIVE, ADAPTIVE_LAWS = "train/adaptive_clip.cpp", "privacy/adaptive_clip.cpp"
 PLD, RDP = "accounting/pld.cpp", "accounting/rdp.cpp"
+DISCRETE, EXACT = "core/discrete_gaussian.cpp", "train/exact.cpp"
 
 # Laws, by the test cases that hold them.
 DEVIATION = (TRAINER, "the noise on each coordinate has standard deviation*")
@@ -45,6 +46,16 @@ LAYER_LAW = (LAYERS, "every layer obeys the laws of a layer")
 LOSS_LAW = (LAYERS, "a loss's gradient is that of its value*")
 ONE_STEP = (PLD, "one sampled step*")
 ORACLE = (PLD, "the oracle's epsilon lies in the interval*")
+COIN = (DISCRETE, "a coin compares its fraction*")
+UNIFORM = (DISCRETE, "uniform numbers below n are unbiased*")
+SMALL_SIGMA = (DISCRETE, "at sigma 1, 2, 3 and 7 every value has its exact probability*")
+NO_DEPENDENCE = (DISCRETE, "mean 0, variance sigma^2, tails, and no dependence*")
+WHOLE_CHECK = (EXACT, "an example that is longer than the bound on the grid counts as zero*")
+SAME_BITS = (EXACT, "in exact mode parameters have the same bits*")
+GRID_SUM = (EXACT, "the sum on the grid is exactly that of its examples*")
+ROUNDED_UP = (POLICIES, "discrete noise rounds its multiplier up*")
+EXACT_RATE = (SAMPLING, "exact Poisson sampling joins with probability q*")
+WHOLE_ORDERS = (RDP, "with one discrete event in it*")
 
 
 def mutant(name, killers, *changes):
@@ -223,6 +234,36 @@ MUTANTS = [
     mutant("fixed size instead of Poisson", [RATE],
            ("privacy/sampling.hpp", "        at += static_cast<std::uint64_t>(gap);",
             "        at += static_cast<std::uint64_t>(1 / rate - 1 + 0 * gap);")),
+    # Exact mode
+    mutant("no check in whole numbers", [WHOLE_CHECK],
+           (SUMS, "if (square <= most * most)", "if (square <= most * most || n > 0)")),
+    mutant("a check against twice the square", [WHOLE_CHECK],
+           (SUMS, "if (square <= most * most)", "if (square <= 2 * most * most)")),
+    mutant("a sub-stream shared by all coordinates", [NO_DEPENDENCE],
+           ("core/discrete_gaussian.hpp", "state[13][l] = (first_ + l) << 8", "state[13][l] = (first_ * 0) << 8")),
+    mutant("a coin that stops after 32 bits", [COIN],
+           ("core/discrete_gaussian.hpp", "if (low + denominator <= goal) return true;",
+            "if (low + denominator <= goal || numerator > 0) return true;")),
+    mutant("uniform numbers without a rejection", [UNIFORM],
+           ("core/discrete_gaussian.hpp", "if (rest >= n || rest >= -n % n) return",
+            "if (rest >= n || rest < n) return")),
+    mutant("a zero of two signs", [SMALL_SIGMA],
+           ("core/discrete_gaussian.hpp", "if (negative && u == 0 && v == 0) continue;", "")),
+    mutant("discrete Laplace noise for discrete Gaussian", [SMALL_SIGMA],
+           ("core/discrete_gaussian.hpp", "if (!keep) continue;", "")),
+    mutant("discrete sigma rounded down", [ROUNDED_UP],
+           ("privacy/discrete_noise.hpp", "return whole + (static_cast<double>(whole) < exact);", "return whole;")),
+    mutant("discrete sigma not times bound", [ROUNDED_UP],
+           ("privacy/discrete_noise.hpp", "return sensitivity / static_cast<double>(units);",
+            "return 1 / static_cast<double>(units) + 0 * sensitivity;")),
+    mutant("fractional orders for the discrete event", [WHOLE_ORDERS],
+           ("accounting/rdp.hpp", "    whole_orders_ = whole_orders_ || whole_orders_alone<Event>;\n", "")),
+    mutant("exact sampling by 16 bits alone", [EXACT_RATE],
+           ("privacy/sampling.hpp", "if (number == below && !further_bits_join(stream, position)) continue;",
+            "if (number == below) continue;")),
+    mutant("whole numbers added up in floats", [GRID_SUM],
+           (SUMS, "to[c] += t(r, c);", "to[c] = static_cast<Value>(static_cast<float>(to[c]) + "
+            "static_cast<float>(t(r, c)));")),
     # Scale
     mutant("divided by the realised batch", [NEIGHBOUR, DEVIATION],
            (RUN, "release(use_.noise, {key_, domain::noise, at_, 0}, sensitivity_, expected_batch_,",

@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "dpsgd/privacy/clip.hpp"
+#include "dpsgd/privacy/discrete_noise.hpp"
 #include "dpsgd/privacy/noise.hpp"
 #include "dpsgd/privacy/sampling.hpp"
 #include "dpsgd/testing/laws.hpp"
@@ -85,6 +86,27 @@ TEST_CASE("gaussian noise has its standard deviation, and check_noise catches pl
   CHECK_THROWS_WITH_AS(testing::check_noise(wrong_noise<3>{}), doctest::Contains("sensitivity"), error);
   CHECK_THROWS_WITH_AS(testing::check_noise(wrong_noise<4>{}), doctest::Contains("variance"), error);
   CHECK_THROWS_WITH_AS(testing::check_noise(wrong_noise<5>{}), doctest::Contains("correlated"), error);
+}
+
+// The event never says more noise than there is.
+TEST_CASE("discrete noise rounds its multiplier up to the grid, and says so") {
+  for (const double z : {0.3, 0.9, 1.0}) CHECK_NOTHROW(testing::check_noise(discrete_gaussian_noise{z}, 0.7));
+  for (const double z : {1e-7, 1e-6, 0.3, 0.9, 1.0, 1.0 + 1e-9, 7.77, 1e6}) {
+    const discrete_gaussian_noise n{z};
+    const double used = n.event(flat_clip{3}.sensitivity()).multiplier;
+    CHECK(used >= z);
+    CHECK(used < z + 0x1p-20);
+    CHECK(used * 0x1p20 == static_cast<double>(n.sigma()));
+    CHECK(n.variance(3) == doctest::Approx(9 * used * used));
+  }
+  CHECK(discrete_gaussian_noise{1.0}.sigma() == 1u << 20);
+  CHECK(discrete_gaussian_noise{1.0 + 0x1p-50}.sigma() == (1u << 20) + 1);
+  const auto event =
+      exact_poisson_sampling{0.01}.amplify(discrete_gaussian_noise{0.5}.event(flat_clip{}.sensitivity()));
+  CHECK(event.rate == 0.01);
+  CHECK(event.event.multiplier == 0.5);
+  static_assert(decltype(event)::exactness == arithmetic::exact);
+  static_assert(protects<discrete_gaussian_noise, flat_clip> && !protects<discrete_gaussian_noise, no_clip>);
 }
 
 TEST_CASE("events carry what the policies do") {

@@ -65,7 +65,7 @@ TEST_CASE("draws are ascending, without repetition, and of the records that are 
 
 // Law: who is drawn depends on nothing but key, step, position and the file's number of positions.
 TEST_CASE_TEMPLATE("any cut into shards draws the same records; a record that is gone moves no other", Sampling,
-                   poisson_sampling, fixed_size_sampling, shuffling, balls_in_bins) {
+                   poisson_sampling, exact_poisson_sampling, fixed_size_sampling, shuffling, balls_in_bins) {
   const auto r = whole(10'000);
   for (const double q : {0.001, 0.02, 0.4})
     for (std::uint64_t step = 0; step < 5; ++step) {
@@ -280,5 +280,57 @@ TEST_CASE_TEMPLATE("steps of an epoch are uniform over positions and pairs", Sam
     for (const double c : single) REQUIRE(within(c, 1.0 / 6));
     if (r.all > n)
       for (std::size_t i = steps * steps; i < pairs.size(); ++i) REQUIRE(within(pairs[i], 1.0 / 36));
+  }
+}
+
+// The definition: position p joins where its own number, of as many bits as it takes, is below the rate. By integers.
+TEST_CASE("exact Poisson sampling joins where a position's number is below the rate, to its last bit") {
+  __extension__ typedef unsigned __int128 uint128;
+  const auto r = whole(3'000'000);
+  std::size_t ties = 0;
+  // A rate that ends after 16 bits, one that goes on, and small ones, which 16 bits alone would make zero.
+  for (const double q : {1.0, 0.5, 3 * 0x1p-16, 0.1, 0.75 * 0x1p-16, 1e-6, 5.5 * 0x1p-18}) {
+    const random_stream stream{key, domain::sampling, 4, 0};
+    const auto rate = static_cast<uint128>(q * 0x1p80) << 32;  // in units of 2^-112: whole, since q has 53 bits
+    std::vector<std::uint64_t> wanted;
+    for (std::uint64_t p = 0; p < r.all; ++p) {
+      static thread_local std::array<std::uint32_t, 16> words;
+      // Word w of lane l: of the block that holds 16 lanes of 32 positions each.
+      static std::uint64_t at = ~std::uint64_t{0};
+      static std::vector<std::array<std::uint32_t, 16>> lanes(16);
+      if (p / 512 != at) {
+        at = p / 512;
+        for (std::uint32_t l = 0; l < 16; ++l) lanes[l] = stream.block(static_cast<std::uint32_t>(16 * at + l));
+      }
+      const auto word = lanes[p / 2 % 16][p / 32 % 16];
+      uint128 number = (p % 2 ? word >> 16 : word & 0xffff);
+      number <<= 96;
+      if ((rate >> 96) == (number >> 96)) {
+        auto further = stream;
+        further.substream = 1u << 23;
+        words = further.block(static_cast<std::uint32_t>(p));
+        number += static_cast<uint128>(words[0]) << 64 | static_cast<uint128>(words[1]) << 32 | words[2];
+        ++ties;
+      }
+      if (number < rate) wanted.push_back(p);
+    }
+    CHECK(drawn(exact_poisson_sampling{q}, r, 4) == wanted);
+  }
+  CHECK(ties > 100);
+}
+
+// 6.5 standard errors: a false alarm has a chance below 1e-10 each.
+TEST_CASE("exact Poisson sampling joins with probability q, of 16 bits and of more") {
+  const auto r = whole(100'000);
+  for (const double q : {0.3, 0.01, 2.5 * 0x1p-16, 0.4 * 0x1p-16}) {
+    double count = 0, neighbours = 0;
+    const double steps = 200, n = steps * 100'000;
+    for (std::uint64_t step = 0; step < 200; ++step) {
+      const auto d = drawn(exact_poisson_sampling{q}, r, step);
+      count += static_cast<double>(d.size());
+      for (std::size_t i = 1; i < d.size(); ++i) neighbours += d[i] == d[i - 1] + 1;
+    }
+    CHECK(std::abs(count - n * q) < 6.5 * std::sqrt(n * q * (1 - q)));
+    CHECK(std::abs(neighbours - n * q * q) < 6.5 * std::sqrt(n * q * q * (1 + 2 * q)) + 10);
   }
 }

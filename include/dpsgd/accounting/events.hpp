@@ -83,6 +83,29 @@ struct gaussian_event {
   friend constexpr bool operator==(const gaussian_event&, const gaussian_event&) = default;
 };
 
+/// One release of a sum of whole numbers with discrete Gaussian noise on every coordinate, of parameter sigma =
+/// multiplier x sensitivity, exactly sampled. Its moments of whole orders are those of gaussian_event, Poisson-sampled
+/// too (accounting/rdp.hpp); its delta may be larger.
+template <class Adjacency>
+struct discrete_gaussian_event {
+  using adjacency = Adjacency;
+  static constexpr std::string_view sampling = "no sampling";
+  static constexpr arithmetic exactness = arithmetic::exact;
+
+  double multiplier = 0;  // sigma / sensitivity; 0 is no protection
+
+  void check() const {
+    require(multiplier >= 0, "a noise multiplier must be a number >= 0; got ", multiplier);  // NaN fails too
+  }
+  constexpr bool is_free() const { return multiplier == std::numeric_limits<double>::infinity(); }
+  static std::string kind() { return "discrete-gaussian"; }
+  template <class Use>
+  constexpr void each_number(Use&& use) {
+    use("multiplier", multiplier);
+  }
+  friend constexpr bool operator==(const discrete_gaussian_event&, const discrete_gaussian_event&) = default;
+};
+
 /// `event` on a batch that every row joins by itself with probability `rate`.
 template <class Event>
 struct poisson_sampled {
@@ -225,6 +248,7 @@ concept privacy_event = std::equality_comparable<E> && requires(const E& e) {
 };
 
 static_assert(privacy_event<gaussian_event<zero_out>> && privacy_event<poisson_sampled<gaussian_event<zero_out>>>);
+static_assert(privacy_event<poisson_sampled<discrete_gaussian_event<zero_out>>>);
 static_assert(privacy_event<fixed_size_sampled<gaussian_event<zero_out>>>);
 static_assert(privacy_event<once_per_epoch<gaussian_event<zero_out>>>);
 static_assert(epoch_event<once_per_epoch<gaussian_event<zero_out>>> && !epoch_event<gaussian_event<zero_out>>);
@@ -233,7 +257,9 @@ static_assert(privacy_event<no_privacy_event> && privacy_event<refused_event>);
 /// The events that a ledger can hold. A new kind of event is added here; an older dpsgd refuses a file that has it.
 using recorded_event =
     std::variant<poisson_sampled<gaussian_event<zero_out>>, gaussian_event<zero_out>, no_privacy_event,
-                 fixed_size_sampled<gaussian_event<zero_out>>, once_per_epoch<gaussian_event<zero_out>>>;
+                 fixed_size_sampled<gaussian_event<zero_out>>, once_per_epoch<gaussian_event<zero_out>>,
+                 discrete_gaussian_event<zero_out>, poisson_sampled<discrete_gaussian_event<zero_out>>,
+                 once_per_epoch<discrete_gaussian_event<zero_out>>>;
 
 /// An event as files have it: "poisson-gaussian zero-out rate=0.01 multiplier=0.9". Numbers read back as the same
 /// doubles.

@@ -4,7 +4,7 @@
 ///   auto all = dpsgd::bind<float>(dpsgd::allreduce::circulant{}, world, n);   // plans, and allocates everything
 ///   all.reduce(v);   // v[all.mine()] is the sum over all ranks
 ///   ...              // the owner works on its shard
-///   all.gather(v);   // every rank has every owner's shard
+///   all.gather(v);   // every rank has every owner's shard; v may hold another type, no larger than what was summed
 #pragma once
 
 #include <algorithm>
@@ -70,8 +70,10 @@ class bound_schedule {
   /// v: n elements. Afterwards v[mine()] holds the sum over all ranks; without shards all of v, with the same bits on
   /// all ranks. What else v holds then is of no use. All ranks must call it.
   void reduce(T* v) { play(reduce_, v); }
-  /// v: n elements. Afterwards v holds every owner's v[mine()]. Nothing to do without shards. All ranks must call it.
-  void gather(T* v) { play(gather_, v); }
+  /// v: n elements, of T or a smaller type. Afterwards v holds every owner's v[mine()]. Nothing to do without shards.
+  /// All ranks must call it.
+  template <transportable U>
+  requires(sizeof(U) <= sizeof(T)) void gather(U* v) { play(gather_, v); }
   /// Both: v becomes the sum over all ranks, with the same bits on all of them.
   void all_reduce(T* v) { reduce(v), gather(v); }
 
@@ -187,17 +189,19 @@ class bound_schedule {
     for (const auto& h : higher) join(s.add, h);
   }
 
-  void play(const std::vector<step>& steps, T* v) {
-    T* const staging = staging_.data();
+  template <class U>
+  void play(const std::vector<step>& steps, U* v) {
+    U* const staging = reinterpret_cast<U*>(staging_.data());  // of another type than T: bytes that are only copied
     for (const step& s : steps) {
-      for (const auto& c : s.pack) std::memcpy(staging + c.to, v + c.from, c.count * sizeof(T));
+      for (const auto& c : s.pack) std::memcpy(staging + c.to, v + c.from, c.count * sizeof(U));
       sends_.clear(), receives_.clear();
-      for (const auto& w : s.sends) sends_.push_back({w.peer, (w.staged ? staging : v) + w.at, w.count * sizeof(T)});
+      for (const auto& w : s.sends) sends_.push_back({w.peer, (w.staged ? staging : v) + w.at, w.count * sizeof(U)});
       for (const auto& w : s.receives)
-        receives_.push_back({w.peer, (w.staged ? staging : v) + w.at, w.count * sizeof(T)});
+        receives_.push_back({w.peer, (w.staged ? staging : v) + w.at, w.count * sizeof(U)});
       world_->exchange(sends_, receives_);
-      for (const auto& a : s.add) add((a.to_staging ? staging : v) + a.to, staging + a.from, a.count);
-      for (const auto& c : s.unpack) std::memcpy(v + c.to, staging + c.from, c.count * sizeof(T));
+      if constexpr (std::is_same_v<U, T>)
+        for (const auto& a : s.add) add((a.to_staging ? staging : v) + a.to, staging + a.from, a.count);
+      for (const auto& c : s.unpack) std::memcpy(v + c.to, staging + c.from, c.count * sizeof(U));
     }
   }
 
@@ -260,7 +264,8 @@ class bound_any {
   void reduce(T* v) {
     std::visit([&](auto& b) { b.reduce(v); }, bound_);
   }
-  void gather(T* v) {
+  template <class U>
+  void gather(U* v) {
     std::visit([&](auto& b) { b.gather(v); }, bound_);
   }
   void all_reduce(T* v) { reduce(v), gather(v); }

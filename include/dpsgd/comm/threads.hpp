@@ -252,15 +252,16 @@ class native_allreduce {
     });
   }
 
-  void gather(T* v) {
+  template <class U>
+  void gather(U* v) {
     const auto [first, count] = mine();
     const int size = world_->size();
     sends_.clear(), receives_.clear();
     for (int i = 1; i < size; ++i) {  // everybody begins with another neighbour, so as not to crowd one
       const int to = (world_->rank() + i) % size, from = (world_->rank() + size - i) % size;
       const auto theirs = shard(from);
-      if (count > 0) sends_.push_back({to, v + first, count * sizeof(T)});
-      if (theirs.count > 0) receives_.push_back({from, v + theirs.first, theirs.count * sizeof(T)});
+      if (count > 0) sends_.push_back({to, v + first, count * sizeof(U)});
+      if (theirs.count > 0) receives_.push_back({from, v + theirs.first, theirs.count * sizeof(U)});
     }
     world_->exchange(sends_, receives_);
   }

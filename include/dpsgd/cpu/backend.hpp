@@ -144,6 +144,41 @@ class backend {
     for (std::size_t r = 0; r < m.rows; ++r)
       if (factor[r] == 0.0f) std::fill_n(m.row(r), m.cols, 0.0f);
   }
+  /// to = the whole parts of m's elements, kept within +-most (a NaN becomes most), and m = 0. Returns the sum of their
+  /// squares. It is added up in doubles, yet exact below 2^53; and a larger one comes out as 2^53 at least, because a sum
+  /// of whole numbers is never rounded to less than a power of two below it. most: a whole number, at most 2^20.
+  double take_whole(matrix_view<float> m, float most, matrix_view<std::int32_t> to) const {
+    doubles low{}, high{};
+    const auto some = [&](float* from, std::int32_t* whole) __attribute__((always_inline)) {
+      floats v = load(from);
+      v = v < most ? v : floats{} + most;
+      v = v > -most ? v : floats{} - most;
+      const ints q = __builtin_convertvector(v, ints);
+      *reinterpret_cast<ints*>(whole) = q;
+      store(from, floats{});
+      const doubles a = first_half(q), b = second_half(q);
+      low += a * a, high += b * b;
+    };
+    const std::size_t full = m.cols / lanes * lanes;
+    for (std::size_t r = 0; r < m.rows; ++r) {
+      float* row = m.row(r);
+      for (std::size_t c = 0; c < full; c += lanes) some(row + c, to.row(r) + c);
+      if (full < m.cols) {  // what stands in the padding does not count
+        std::fill_n(row + m.cols, full + lanes - m.cols, 0.0f);
+        some(row + full, to.row(r) + full);
+      }
+    }
+    low += high;
+    double sum = 0;
+    for (int i = 0; i < lanes / 2; ++i) sum += low[i];
+    return sum;
+  }
+  /// to += m.
+  void add_whole(matrix_view<const std::int32_t> m, matrix_view<std::int32_t> to) const {
+    for (std::size_t r = 0; r < m.rows; ++r)
+      for (std::size_t c = 0; c < m.cols; c += lanes)
+        *reinterpret_cast<ints*>(to.row(r) + c) += *reinterpret_cast<const ints*>(m.row(r) + c);
+  }
   /// out's row i = from's row rows[i].
   void gather_rows(matrix_view<const float> from, vector_view<const std::uint32_t> rows, matrix_view<float> out) const {
     constexpr std::size_t ahead = 16;  // rows are far apart: ask for them before they are needed

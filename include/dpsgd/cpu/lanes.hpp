@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <utility>
 
 namespace dpsgd::cpu {
@@ -20,6 +21,10 @@ inline constexpr int lanes = 4, registers = 16;
 typedef float floats __attribute__((vector_size(4 * lanes), may_alias));
 /// The same from any address.
 typedef float unaligned_floats __attribute__((vector_size(4 * lanes), may_alias, aligned(4)));
+
+/// As many whole numbers, and half as many doubles.
+typedef std::int32_t ints __attribute__((vector_size(4 * lanes), may_alias));
+typedef double doubles __attribute__((vector_size(4 * lanes), may_alias));
 
 inline const floats& load(const float* at) { return *reinterpret_cast<const floats*>(at); }
 inline floats load_unaligned(const float* at) { return *reinterpret_cast<const unaligned_floats*>(at); }
@@ -55,6 +60,21 @@ template <int D>
   else return v[0];
 }
 }  // namespace detail
+
+namespace detail {
+template <int First, int... L>
+[[gnu::always_inline]] inline doubles half(ints v, std::integer_sequence<int, L...>) {
+  return __builtin_convertvector(__builtin_shufflevector(v, v, (First + L)...), doubles);
+}
+}  // namespace detail
+
+/// The first half of the lanes, and the second, as doubles.
+[[gnu::always_inline]] inline doubles first_half(ints v) {
+  return detail::half<0>(v, std::make_integer_sequence<int, lanes / 2>{});
+}
+[[gnu::always_inline]] inline doubles second_half(ints v) {
+  return detail::half<lanes / 2>(v, std::make_integer_sequence<int, lanes / 2>{});
+}
 
 /// v[i][j] and v[j][i] change places.
 inline void transpose(floats (&v)[lanes]) { detail::transpose_from<1>(v); }

@@ -309,10 +309,11 @@ class native_allreduce {
     world_->wait(request, "MPI_Ireduce_scatter");
     std::copy_n(shard_.data(), mine().count, v + mine().first);  // not memcpy: an empty shard has no address
   }
-  void gather(T* v) {
+  template <class U>
+  void gather(U* v) {
     if (nothing_to_do_) return;
     MPI_Request request = MPI_REQUEST_NULL;
-    check(MPI_Iallgatherv(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, v, counts_.data(), starts_.data(), detail::datatype<T>(),
+    check(MPI_Iallgatherv(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, v, counts_.data(), starts_.data(), detail::datatype<U>(),
                           world_->communicator(), &request),
           "MPI_Iallgatherv");
     world_->wait(request, "MPI_Iallgatherv");

@@ -1,11 +1,16 @@
 /// Noise policies: what is added, once, to the sum of clipped gradients, and the event that this is.
 ///
 /// A noise policy is a plain struct with
-///   using value = float                                          what is summed and noised
+///   using value = float                                          what is summed and noised; or std::int64_t
 ///   static constexpr std::size_t block_size                      coordinates are drawn in blocks of so many
-///   void draw(stream, block, sensitivity, float* out) const      out[0 .. block_size): the noise of that block
+///   void draw(stream, block, sensitivity, value* out) const      out[0 .. block_size): the noise of that block
 ///   double variance(sensitivity) const                           of the noise on each coordinate of the sum
 ///   ... event(l2_sensitivity<Adjacency>) const                   what an accountant is told
+/// and, where whole numbers are summed (privacy/discrete_noise.hpp),
+///   double unit(sensitivity) const                               what 1 is, in units of the gradient; the sensitivity
+///                                                                is a whole number of them, at most 2^20
+/// and, where not every model or file fits,
+///   void check(coordinates, rows) const                          throws dpsgd::error
 /// Law: noise is a function of (stream, coordinate). Block b belongs to coordinates [b block_size, (b + 1) block_size),
 /// whoever draws it, and however the vector is cut.
 #pragma once
@@ -24,12 +29,21 @@
 namespace dpsgd {
 
 template <class N>
-concept noise_policy = std::is_trivially_copyable_v<N> && requires(const N n, random_stream words, float* out) {
-  typename N::value;
+concept noise_policy = std::is_trivially_copyable_v<N> &&
+    requires(const N n, random_stream words, typename N::value* out) {
   { N::block_size } -> std::convertible_to<std::size_t>;
   n.draw(words, std::uint32_t{}, 1.0, out);
   { n.variance(1.0) } -> std::convertible_to<double>;
-};
+} &&(std::same_as<typename N::value, float> || (std::same_as<typename N::value, std::int64_t> && requires(const N n) {
+       { n.unit(1.0) } -> std::convertible_to<double>;
+     }));
+
+/// What 1 in the sum is, in units of the gradient.
+template <noise_policy N>
+constexpr double unit_of(const N& noise, double sensitivity) {
+  if constexpr (std::same_as<typename N::value, float>) return 1;
+  else return noise.unit(sensitivity);
+}
 
 /// Independent normal noise of standard deviation multiplier x sensitivity on every coordinate.
 /// About 1 ns a coordinate with AVX-512.

@@ -81,28 +81,36 @@ void check_clip(const Clip& clip, std::size_t groups = 3) {
 /// moments.
 template <noise_policy Noise>
 void check_noise(const Noise& noise, double sensitivity = 2.0) {
+  using value = typename Noise::value;
   constexpr std::size_t size = Noise::block_size;
+  // In units of the gradient.
+  const auto draw = [&](const random_stream& of, std::uint32_t block, double at_sensitivity, std::vector<double>& to) {
+    alignas(64) value drawn[size];
+    noise.draw(of, block, at_sensitivity, drawn);
+    const double unit = unit_of(noise, at_sensitivity);
+    for (std::size_t i = 0; i < size; ++i) to[i] = unit * static_cast<double>(drawn[i]);
+  };
   const auto blocks = static_cast<std::uint32_t>(1'600'000 / size);
   const random_stream stream{random_key::from_seed(7), domain::noise, 3, 0};
-  std::vector<float> out(size), again(size), twice(size);
+  std::vector<double> out(size), again(size), twice(size);
   double sum = 0, squares = 0, lag = 0, other_step = 0, other_key = 0, last = 0;
   random_stream next_step = stream, next_key = stream;
   next_step.step = 4;
   next_key.key = random_key::from_seed(8);
-  std::vector<float> step(size), key(size);
+  std::vector<double> step(size), key(size);
   for (std::uint32_t b = 0; b < blocks; ++b) {
-    noise.draw(stream, b, sensitivity, out.data());
-    noise.draw(stream, b, sensitivity, again.data());
-    noise.draw(stream, b, 2 * sensitivity, twice.data());
-    noise.draw(next_step, b, sensitivity, step.data());
-    noise.draw(next_key, b, sensitivity, key.data());
+    draw(stream, b, sensitivity, out);
+    draw(stream, b, sensitivity, again);
+    draw(stream, b, 2 * sensitivity, twice);
+    draw(next_step, b, sensitivity, step);
+    draw(next_key, b, sensitivity, key);
     for (std::size_t i = 0; i < size; ++i) {
       require(out[i] == again[i], "check_noise: block ", b, " drawn twice differs at ", i);
-      require(std::abs(twice[i] - 2 * out[i]) <= 1e-5f * std::abs(twice[i]),
+      require(std::abs(twice[i] - 2 * out[i]) <= 1e-5 * std::abs(twice[i]),
               "check_noise: noise does not grow with the sensitivity");
-      sum += out[i], squares += double{out[i]} * out[i];
+      sum += out[i], squares += out[i] * out[i];
       lag += last * out[i], last = out[i];
-      other_step += double{step[i]} * out[i], other_key += double{key[i]} * out[i];
+      other_step += step[i] * out[i], other_key += key[i] * out[i];
     }
   }
   const double n = static_cast<double>(blocks) * size, variance = noise.variance(sensitivity);

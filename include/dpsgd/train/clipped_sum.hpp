@@ -6,6 +6,12 @@
 ///   factor[example] = clip(norm)                clips by layer: a norm and a factor for each layer
 ///   dy *= factor, row by row                    book-keeping (Bu et al. 2023): the deltas are used again
 ///   gradient += dy^T x                          one ordinary product gives the clipped sum
+///
+/// Where whole numbers are summed (exact mode, privacy/discrete_noise.hpp), the last line is, example by example:
+///   g = its dy^T x, in units of the grid        each coordinate one product: it depends on nothing but the example
+///   q = g without its fractions                 so |q| <= |g|
+///   sum of q^2 <= sensitivity^2 ?               in whole numbers; else the example counts as zero
+///   sum += q                                    in whole numbers, which no order of addition changes
 #pragma once
 
 #include <algorithm>
@@ -42,6 +48,7 @@ struct clip_factors {
   std::size_t group = 0, groups = 1;
   float* contributions = nullptr;  // (extra_coordinates, stride)
   std::size_t stride = 0;
+  double unit = 1;  // what the scaled gradient is measured in
 
   void operator()(std::size_t i) const {
     const double norm = std::sqrt(static_cast<double>(norm2[i]));
@@ -51,7 +58,7 @@ struct clip_factors {
     // A square below 1e-30 may have underflowed: the norm is then at most 1e-15.
     const double wanted = raw(norm) * shrink, most = left / (norm > 1e-15 ? norm : 1e-15);
     const double use = wanted < most ? wanted : most;  // a NaN or infinite `wanted` gives most
-    factor[i] = finite && use > 0 ? static_cast<float>(use) : 0.0f;
+    factor[i] = finite && use > 0 ? static_cast<float>(use / unit) : 0.0f;
     not_finite[i] = finite ? 0.0f : 1.0f;
   }
   double raw(double norm) const {
@@ -88,8 +95,11 @@ struct drop_lost {
 }  // namespace detail
 
 /// Workspace of clipped_sum for one model on one backend: tapes, norms, factors, the padded gradient.
-template <class Backend, class Model, class Norms = ghost_norms>
+/// Value is what is summed: float, or std::int64_t for units of a grid.
+template <class Backend, class Model, class Norms = ghost_norms, class Value = float>
 class clipped_sum_workspace {
+  static constexpr bool on_grid = !std::is_same_v<Value, float>;
+
  public:
   using memory = typename Backend::memory;
 
@@ -107,6 +117,11 @@ class clipped_sum_workspace {
       gradient_.push_back({gradient_memory_.back().data(), shape.rows, shape.cols, stride});
       scratch_memory_.push_back(b.template make<float>(shape.rows * stride));
       scratch_.push_back({scratch_memory_.back().data(), shape.rows, shape.cols, stride});
+      if constexpr (on_grid) {
+        whole_memory_.push_back(b.template make<std::int32_t>(2 * shape.rows * stride));
+        whole_.push_back({whole_memory_.back().data(), shape.rows, shape.cols, stride});
+        tile_sum_.push_back({whole_.back().row(shape.rows), shape.rows, shape.cols, stride});
+      }
     }
     // By how much rounding may have made a norm too small: half the error of its square, |dy|^2 (|x|^2 + 1) added up
     // over the layers; and by how much scaling and the product may make a contribution too large.
@@ -126,16 +141,21 @@ class clipped_sum_workspace {
   /// sum (the parameters' order, unpadded) = the sum over `rows` of clip's factor times each one's gradient; then the
   /// sum of what they contribute to the clip's own coordinates, if it has any.
   /// features (records, inputs) and labels (records, 1) are read at `rows`. Adds how many examples counted as zero
-  /// because their gradient was not finite to `not_finite`. Cost: one forward and backward pass, plus the norms.
+  /// because their gradient was not finite (or, on a grid, too long) to `not_finite`. Cost: one forward and backward
+  /// pass, plus the norms; on a grid, plus some passes over all coordinates for each example. unit: of a grid, in units
+  /// of the gradient; the clip's sensitivity is a whole number of them, at most 2^20.
   template <class Weights, class Clip>
   void operator()(const Weights& weights, matrix_view<const float, memory> features,
                   matrix_view<const float, memory> labels, vector_view<const std::uint32_t, memory> rows,
-                  const Clip& clip, float* sum, double& not_finite) {
+                  const Clip& clip, Value* sum, double& not_finite, double unit = 1) {
     auto& b = *backend_;
     constexpr auto extra = extra_coordinates<Clip>;
+    static_assert(!on_grid || extra == 0, "a clip with coordinates of its own cannot be summed on a grid");
     std::array<double, extra> contributed{};
     if constexpr (extra > 0)
       if (contributions_.size() < extra * tape_.rows()) contributions_ = b.template make<float>(extra * tape_.rows());
+    unit_ = unit;
+    if constexpr (on_grid) std::fill_n(sum, model_->parameters().size(), Value{});
     for (const auto& g : gradient_memory_) b.zero(vector_view<float, memory>(g));
     for (std::size_t first = 0; first < rows.size; first += tape_.rows()) {
       const auto n = std::min(tape_.rows(), rows.size - first);
@@ -150,12 +170,17 @@ class clipped_sum_workspace {
       if constexpr (bounded<Clip>) clip_deltas(clip, n, not_finite);
       for (std::size_t k = 0; k < extra; ++k)
         for (std::size_t i = 0; i < n; ++i) contributed[k] += contributions_.data()[k * tape_.rows() + i];
-      tape_.each_parametric(n, [&](const auto& l, std::size_t tensor, auto x, auto dy) {
-        l.gradient(b, x, dy, gradient_.data() + tensor);
-      });
+      if constexpr (on_grid) {
+        add_on_grid(n, std::round(clip.sensitivity().value / unit), sum, not_finite);
+      } else {
+        tape_.each_parametric(n, [&](const auto& l, std::size_t tensor, auto x, auto dy) {
+          l.gradient(b, x, dy, gradient_.data() + tensor);
+        });
+      }
     }
-    for (const auto& g : gradient_)
-      for (std::size_t r = 0; r < g.rows; ++r) sum = std::copy_n(g.row(r), g.cols, sum);
+    if constexpr (!on_grid)
+      for (const auto& g : gradient_)
+        for (std::size_t r = 0; r < g.rows; ++r) sum = std::copy_n(g.row(r), g.cols, sum);
     if constexpr (extra > 0) std::copy(contributed.begin(), contributed.end(), sum);
   }
 
@@ -203,7 +228,7 @@ class clipped_sum_workspace {
       const auto norm2 = part(norm2_, g, n), factor = part(factor_, g, n);
       b.each(n, detail::clip_factors<Clip, decltype(norm2), decltype(factor)>{
                     clip, limit * shrink_, shrink_, norm2, factor, part(not_finite_, g, n), g, groups,
-                    contributions_.data(), tape_.rows()});
+                    contributions_.data(), tape_.rows(), unit_});
     }
     for (std::size_t g = 1; g < groups; ++g)
       b.each(n, detail::join_lost<decltype(lost)>{part(not_finite_, g, n), lost});
@@ -217,6 +242,32 @@ class clipped_sum_workspace {
       b.clear_rows(factor, x);  // 0 x inf would be NaN in the product
       b.scale_rows(factor, dy);
     });
+  }
+
+  /// sum += the whole parts of each of n examples' scaled gradients, of those that are at most `most` long.
+  void add_on_grid(std::size_t n, double most, Value* sum, double& not_finite) {
+    auto& b = *backend_;
+    constexpr std::size_t at_once = 1024;  // examples of at most 2^20 each, in 32 bits
+    for (const auto& g : scratch_memory_) b.zero(vector_view<float, memory>(g));  // norms may have used it
+    for (std::size_t first = 0; first < n; first += at_once) {
+      for (std::size_t r = first; r < std::min(n, first + at_once); ++r) {
+        tape_.each_parametric(n, [&](const auto& l, std::size_t tensor, auto x, auto dy) {
+          l.gradient(b, x.rows_of(r, 1), dy.rows_of(r, 1), scratch_.data() + tensor);
+        });
+        double square = 0;
+        for (std::size_t t = 0; t < scratch_.size(); ++t)
+          square += b.take_whole(scratch_[t], static_cast<float>(most), whole_[t]);
+        if (square <= most * most)
+          for (std::size_t t = 0; t < scratch_.size(); ++t) b.add_whole(whole_[t], tile_sum_[t]);
+        else ++not_finite;
+      }
+      Value* to = sum;
+      for (const auto& t : tile_sum_) {
+        for (std::size_t r = 0; r < t.rows; ++r, to += t.cols)
+          for (std::size_t c = 0; c < t.cols; ++c) to[c] += t(r, c);
+        b.zero(vector_view<std::int32_t, memory>{t.data, t.rows * t.stride});
+      }
+    }
   }
 
   /// The norms by forming the gradient of one row after the other.
@@ -243,7 +294,10 @@ class clipped_sum_workspace {
   owned contributions_;                // (coordinates of the clip, rows), made when a clip has some
   std::vector<owned> gradient_memory_, scratch_memory_;
   std::vector<matrix> gradient_, scratch_;
-  double shrink_;
+  // On a grid: one example's whole numbers, and the sum of a tile's.
+  std::vector<decltype(std::declval<Backend&>().template make<std::int32_t>(1))> whole_memory_;
+  std::vector<matrix_view<std::int32_t, memory>> whole_, tile_sum_;
+  double shrink_, unit_ = 1;
 };
 
 }  // namespace dpsgd

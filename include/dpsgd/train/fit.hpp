@@ -47,7 +47,7 @@ struct fit_report {
   double seconds = 0;              ///< of this call's steps
   bool stopped = false;            ///< by the wish to stop, before target_steps
   bool out_of_budget = false;      ///< by the ledger's budget
-  not_private<double> not_finite;  ///< examples that counted as zero, their gradient not being finite
+  not_private<double> not_finite;  ///< examples that counted as zero: not finite (or too long, in exact mode)
   not_private<double> records;     ///< records drawn by all ranks in this call
   /// The clip's own coordinates in the end, such as an adaptive clip's bound: released, and so public.
   std::vector<float> clip_state{};

@@ -145,7 +145,7 @@ class training_run {
         exposed_{.insecure_seed = options.insecure_seed.has_value()},
         size_(model.parameters().size()),
         expected_batch_(cast.sampling.expected_batch(data.all())),
-        vector_(bind<float>(cast.allreduce, cast.world, size_ + extra + 1)),
+        vector_(bind<value_type>(cast.allreduce, cast.world, size_ + extra + 1)),
         sum_(size_ + extra + 1),
         parameters_(size_ + extra + 1),
         weights_(model.shapes()),
@@ -183,6 +183,7 @@ class training_run {
   using backend_type = std::remove_reference_t<decltype(std::declval<Cast>().backend)>;
   using event_type = typename Cast::event_type;
   static constexpr std::size_t extra = extra_coordinates<clip_type>;
+  using value_type = typename std::remove_cvref_t<decltype(std::declval<Cast>().noise)>::value;  // what is summed
   using clock = std::chrono::steady_clock;
   static double seconds_since(clock::time_point start) {
     return std::chrono::duration<double>(clock::now() - start).count();
@@ -194,8 +195,8 @@ class training_run {
     draw();  // perhaps nobody: an ordinary step
     drawn_ += static_cast<double>(rows_.size());
     clipped_sum_(weights_, data_.features(), {data_.labels().data(), data_.labels().size(), 1, 1},
-                 {rows_.data(), rows_.size()}, clip_, sum_.data(), not_finite_);
-    wish_to_stop = options_.stop && options_.stop->load(std::memory_order_relaxed) ? 1.0f : 0.0f;
+                 {rows_.data(), rows_.size()}, clip_, sum_.data(), not_finite_, unit_of(use_.noise, sensitivity_));
+    wish_to_stop = static_cast<value_type>(options_.stop && options_.stop->load(std::memory_order_relaxed) ? 1 : 0);
     vector_.reduce(sum_.data());
 
     const auto mine = vector_.mine();
@@ -212,7 +213,7 @@ class training_run {
       for (std::size_t k = 0; k < extra; ++k)
         if (owns(size_ + k))
           release_some(detail::clip_rule<clip_type>{clip_, k}, size_ + k, 1, std::array<float*, 0>{});
-    if (owns(size_ + extra)) parameters_[size_ + extra] = wish_to_stop;
+    if (owns(size_ + extra)) parameters_[size_ + extra] = static_cast<float>(wish_to_stop);
 
     vector_.gather(parameters_.data());
     load_clip();
@@ -264,6 +265,8 @@ class training_run {
       require(use_.noise.multiplier >= 1e-6 && use_.noise.multiplier <= 1e15,
               "the noise multiplier must lie in [1e-6, 1e15]; got ", use_.noise.multiplier,
               "; for training without privacy use no_noise");
+    if constexpr (requires { use_.noise.check(std::size_t{}, std::uint64_t{}); })
+      use_.noise.check(model_.parameters().size(), data_.universe());
     const auto& o = options_;
     require(o.delta > 0 && o.delta < 1, "delta must lie in (0, 1); got ", o.delta);
     require(o.learning_rate > 0 && o.learning_rate < std::numeric_limits<double>::infinity(),
@@ -443,12 +446,13 @@ class training_run {
   exposure exposed_;
   std::size_t size_;  // of the parameters
   double expected_batch_;
-  decltype(bind<float>(std::declval<Cast>().allreduce, std::declval<Cast>().world, std::size_t{})) vector_;
-  buffer<float> sum_, parameters_;  // what travels
+  decltype(bind<value_type>(std::declval<Cast>().allreduce, std::declval<Cast>().world, std::size_t{})) vector_;
+  buffer<value_type> sum_;    // what travels to the owners: the parameters' coordinates, the clip's, the wish to stop
+  buffer<float> parameters_;  // and what comes back
   std::array<buffer<float>, optimizer_type::moments> moment_memory_;
   std::array<float*, optimizer_type::moments> moments_;
   typename backend_type::weights weights_;
-  clipped_sum_workspace<backend_type, Model, typename Cast::norms_type> clipped_sum_;
+  clipped_sum_workspace<backend_type, Model, typename Cast::norms_type, value_type> clipped_sum_;
   std::vector<std::uint32_t> rows_;  // of this step
   [[no_unique_address]] decltype(detail::memory_of<sampling_type>()) plan_;
   random_key key_;

@@ -134,11 +134,12 @@ class trainer {
   static_assert(
       !requires(const clip_type c, const noise_type n) { n.event(c.sensitivity()); } ||
           !std::same_as<event_type, refused_event>,
-      "dpsgd: this sampling cannot amplify the event of this noise; use poisson_sampling with gaussian_noise");
+      "dpsgd: this sampling cannot amplify the event of this noise; use poisson_sampling with gaussian_noise, "
+      "exact_poisson_sampling with discrete_gaussian_noise");
   static_assert(
       accounts<accountant_type, event_type>,
       "dpsgd: this accountant cannot account for this clip, noise and sampler; use pld_accountant, the default "
-      "(rdp_accountant{} for fixed_size_sampling)");
+      "(rdp_accountant{} for fixed_size_sampling and for discrete_gaussian_noise)");
   static_assert(
       std::same_as<typename backend_type::memory, host_memory>,
       "dpsgd: this backend's memory is not the host's, and it brings no draw, clipped_sum and release of its own");
