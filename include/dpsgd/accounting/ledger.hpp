@@ -24,6 +24,7 @@
 #include <cstdint>
 #include <cstring>
 #include <filesystem>
+#include <limits>
 #include <mutex>
 #include <optional>
 #include <string>
@@ -194,8 +195,9 @@ class ledger {
     if (!text.starts_with(kind)) return {};
     text.remove_prefix(kind.size());
     bool good = true;
-    event.each_number([&](const char* name, double& number) {
+    event.each_number([&](const char* name, double& number, double usual = std::numeric_limits<double>::quiet_NaN()) {
       const std::string key = std::string(" ") + name + "=";
+      if (!text.starts_with(key) && number == usual) return;
       if (!(good = good && text.starts_with(key))) return;
       text.remove_prefix(key.size());
       const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
