@@ -151,7 +151,8 @@ void check_budget(const dpsgd::ledger& book, const settings& asked, const plan& 
   dpsgd::pld_accountant spent;
   book.add_to(spent);
   const auto before = spent.spent(p.delta).epsilon;
-  const dpsgd::poisson_sampled step{p.rate, dpsgd::gaussian_event<dpsgd::zero_out>{p.noise_multiplier}};
+  const dpsgd::poisson_sampled step{p.rate,
+                                    dpsgd::gaussian_event<dpsgd::zero_out>{p.noise_multiplier, p.rows_per_owner}};
   const auto fits = before < *asked.budget ? dpsgd::most_steps({*asked.budget, p.delta}, step, spent, p.steps) : 0;
   dpsgd::require(fits >= p.steps || asked.resume, "the budget does not allow this run: the ledger ", asked.ledger,
                  " has epsilon ", before, " at delta ", p.delta, ", and of the ", p.steps, " steps only ", fits,
@@ -178,6 +179,7 @@ nlohmann::ordered_json to_json(const settings& asked, const plan& p, int ranks, 
   s["batch_size"] = p.batch_size, s["sampling_rate"] = p.rate, s["epochs"] = p.epochs, s["steps"] = p.steps;
   s["clip"] = asked.no_privacy ? nlohmann::ordered_json() : nlohmann::ordered_json(p.clip);
   s["noise_multiplier"] = asked.no_privacy ? nlohmann::ordered_json() : nlohmann::ordered_json(p.noise_multiplier);
+  s["rows_per_owner"] = p.rows_per_owner;
   s["target_epsilon"] = or_null(asked.target_epsilon), s["delta"] = p.delta, s["no_privacy"] = asked.no_privacy;
   s["insecure_seed"] = or_null(asked.insecure_seed);
   s["ledger"] = word_or_null(asked.ledger), s["budget"] = or_null(asked.budget);
@@ -204,7 +206,7 @@ int train(World& world, settings asked, const dpsgd::schema& columns, const reco
 
   // The plan: by rank 0, so that it is the same everywhere.
   plan p{};
-  if (root) p = make_plan(asked, all, mine.train.all());
+  if (root) p = make_plan(asked, all, mine.train.all(), mine.train.rows_per_owner());
   p = dpsgd::broadcast_value(world, p);
   if (asked.schedule.empty())
     asked.schedule = recipe_for(mine.train.all(), asked.no_privacy, asked.optimizer == "adam").schedule;

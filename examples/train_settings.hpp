@@ -53,7 +53,7 @@ struct settings {
 
 /// Everything that training needs to be told, worked out by rank 0 and the same on all ranks.
 struct plan {
-  double batch_size, rate, epochs, learning_rate, clip, noise_multiplier, delta;
+  double batch_size, rate, epochs, learning_rate, clip, noise_multiplier, delta, rows_per_owner;
   std::uint64_t steps;
 };
 
@@ -83,12 +83,13 @@ inline double default_delta(std::uint64_t n) {
 }
 
 /// From what was said and the recipe, for `all` rows of the file of which `train` are for training.
-inline plan make_plan(const settings& asked, std::uint64_t all, std::uint64_t train) {
+inline plan make_plan(const settings& asked, std::uint64_t all, std::uint64_t train, int rows_per_owner) {
   using dpsgd::require;
   require(train > 0, "no records are left to train on: lower --test-fraction");
   const auto n = static_cast<double>(train);
   const auto choice = recipe_for(train, asked.no_privacy, asked.optimizer == "adam");
   plan p{};
+  p.rows_per_owner = rows_per_owner;
   p.batch_size = asked.batch_size.value_or(std::min(choice.batch_size, n));
   require(p.batch_size <= n, "--batch-size ", p.batch_size, " gives a sampling rate above 1: there are ", train,
           " records to train on");
@@ -100,7 +101,7 @@ inline plan make_plan(const settings& asked, std::uint64_t all, std::uint64_t tr
   p.steps = asked.steps.value_or(static_cast<std::uint64_t>(std::ceil(epochs / p.rate)));
   if (!asked.no_privacy) {
     const auto event = [&](double multiplier) {
-      return dpsgd::poisson_sampled{p.rate, dpsgd::gaussian_event<dpsgd::zero_out>{multiplier}};
+      return dpsgd::poisson_sampled{p.rate, dpsgd::gaussian_event<dpsgd::zero_out>{multiplier, p.rows_per_owner}};
     };
     const dpsgd::privacy_target target{asked.target_epsilon.value_or(3.0), p.delta};
     if (!asked.noise_multiplier) {

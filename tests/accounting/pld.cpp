@@ -306,7 +306,7 @@ TEST_CASE("rows and owners do not add up: one claim has one unit") {
     CHECK_THROWS_WITH(accountant.add(of_owners(0.01, 1, 3), 1), doctest::Contains("one owner of at most 3 rows"));
   };
   refused(pld_accountant{}), refused(rdp_accountant{});
-  CHECK_THROWS_WITH(pld_accountant{}.add(of_owners(0.01, 1, 0), 1), doctest::Contains("whole number from 1 to 1000"));
+  CHECK_THROWS_WITH(pld_accountant{}.add(of_owners(0.01, 1, 0), 1), doctest::Contains("whole number from 1 to 64"));
   CHECK_THROWS_WITH(rdp_accountant{}.add(fixed_size_sampled{0.1, gaussian_event<zero_out>{1, 2}}, 1),
                     doctest::Contains("use poisson_sampling"));
   pld_accountant a;

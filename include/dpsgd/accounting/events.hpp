@@ -72,12 +72,12 @@ struct gaussian_event {
   static constexpr arithmetic exactness = arithmetic::idealised;
 
   double multiplier = 0;  // noise standard deviation / sensitivity; 0 is no protection
-  double rows = 1;        // that the protected unit has at most; a whole number from 1 to 1,000
+  double rows = 1;        // that the protected unit has at most; a whole number from 1 to 64
 
   void check() const {
     require(multiplier >= 0, "a noise multiplier must be a number >= 0; got ", multiplier);  // NaN fails too
-    require(rows >= 1 && rows <= 1000 && rows == static_cast<int>(rows),
-            "an owner's rows must be a whole number from 1 to 1000; got ", rows);
+    require(rows >= 1 && rows <= 64 && rows == static_cast<int>(rows),
+            "an owner's rows must be a whole number from 1 to 64; got ", rows);
   }
   constexpr bool is_free() const { return multiplier == std::numeric_limits<double>::infinity(); }
   static std::string kind() { return "gaussian"; }
@@ -88,25 +88,6 @@ struct gaussian_event {
   }
   friend constexpr bool operator==(const gaussian_event&, const gaussian_event&) = default;
 };
-
-/// How many rows the unit has that an event protects.
-template <class Event>
-constexpr double rows_of(const Event& event) {
-  if constexpr (requires { event.rows; }) return event.rows;
-  else if constexpr (requires { event.event; }) return rows_of(event.event);
-  else return 1;
-}
-
-/// The same event for a unit of `rows` rows. Throws dpsgd::error where the event has no word for that.
-template <class Event>
-Event with_rows(Event event, double rows) {
-  if constexpr (requires { event.rows; }) event.rows = rows;
-  else if constexpr (requires { event.event; }) event.event = with_rows(event.event, rows);
-  else
-    require(rows == 1 || Event::kind() == "not-private", "events of kind ", Event::kind(),
-            " protect single rows alone, not an owner of ", rows);
-  return event;
-}
 
 /// `event` on a batch that every row joins by itself with probability `rate`.
 template <class Event>
@@ -262,6 +243,25 @@ using recorded_event =
     std::variant<poisson_sampled<gaussian_event<zero_out>>, gaussian_event<zero_out>, no_privacy_event,
                  fixed_size_sampled<gaussian_event<zero_out>>, once_per_epoch<gaussian_event<zero_out>>>;
 
+/// How many rows the unit has that an event protects.
+template <class Event>
+constexpr double rows_of(const Event& event) {
+  if constexpr (requires { event.rows; }) return event.rows;
+  else if constexpr (requires { event.event; }) return rows_of(event.event);
+  else return 1;
+}
+
+/// The same event for a unit of `rows` rows. Throws dpsgd::error where the event has no word for that.
+template <class Event>
+Event with_rows(Event event, double rows) {
+  if constexpr (requires { event.rows; }) event.rows = rows;
+  else if constexpr (requires { event.event; }) event.event = with_rows(event.event, rows);
+  else if constexpr (!std::same_as<Event, no_privacy_event>)
+    require(rows == 1, "what this clip, noise and sampling spend is known for single rows alone, not for owners of ",
+            rows);
+  return event;
+}
+
 /// What an event protects: "one row", or "one owner of at most 4 rows".
 template <class Event>
 std::string unit_of(const Event& event) {
@@ -276,6 +276,7 @@ class protected_unit {
   /// Throws dpsgd::error where an event protects another unit than those before.
   template <class Event>
   void add(const Event& event) {
+    if constexpr (std::same_as<Event, no_privacy_event>) return;  // protects nobody
     const double rows = rows_of(event);
     require(rows_ == 0 || rows_ == rows, "these steps protect ", unit_of(event), ", but earlier ones on the same data ",
             rows_ == 1 ? "one row" : text("one owner of at most ", rows_, " rows"),

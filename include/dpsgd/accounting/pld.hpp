@@ -440,8 +440,8 @@ class loss_search {
 /// rare hit among 10^6 steps: 2.3e-3); what is claimed is hi.
 ///   add    O(number of distinct events)
 ///   spent  1 to 3 ms for a thousand steps of one event, 5 to 25 ms for a million, up to 0.3 s where a single hit
-///          decides; each further event 1 to 3 ms for its law and one more transform. Several rows of one owner: some
-///          times as long
+///          decides; each further event 1 to 3 ms for its law and one more transform. k rows of one owner: some k^2
+///          times as long (64 rows: a second or two)
 /// A value, and const: copies and threads are independent.
 class pld_accountant {
  public:
