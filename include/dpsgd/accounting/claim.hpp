@@ -68,7 +68,7 @@ claim make_claim(const Accountant& accountant, const Event& event, double delta,
   if constexpr (std::same_as<Event, no_privacy_event>) why_not = why_not | event.why;
   claim c{std::numeric_limits<double>::infinity(),
           delta,
-          unit_of(event),
+          unit_words(event),
           std::string(Event::adjacency::name),
           std::string(Event::sampling),
           std::string(Accountant::name),

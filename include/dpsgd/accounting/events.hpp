@@ -32,7 +32,7 @@ namespace dpsgd {
 /// gives the same two output distributions as adding or removing them.
 struct zero_out {
   static constexpr std::string_view name = "zero-out";
-  static constexpr std::string_view unit = "one row";  // what is protected, where the event says no more (unit_of)
+  static constexpr std::string_view unit = "one row";  // what is protected, where the event says no more (unit_words)
 };
 
 /// Whether a claim holds for the bits that were computed, or for the real numbers that they stand for.
@@ -264,7 +264,7 @@ Event with_rows(Event event, double rows) {
 
 /// What an event protects: "one row", or "one owner of at most 4 rows".
 template <class Event>
-std::string unit_of(const Event& event) {
+std::string unit_words(const Event& event) {
   const double rows = rows_of(event);
   if (rows == 1) return std::string(Event::adjacency::unit);
   return text("one owner of at most ", rows, " rows");
@@ -278,7 +278,7 @@ class protected_unit {
   void add(const Event& event) {
     if constexpr (std::same_as<Event, no_privacy_event>) return;  // protects nobody
     const double rows = rows_of(event);
-    require(rows_ == 0 || rows_ == rows, "these steps protect ", unit_of(event), ", but earlier ones on the same data ",
+    require(rows_ == 0 || rows_ == rows, "these steps protect ", unit_words(event), ", but earlier ones on the same data ",
             rows_ == 1 ? "one row" : text("one owner of at most ", rows_, " rows"),
             ": no claim covers both; give all runs on a data set the same bound on an owner's rows");
     rows_ = rows;
