@@ -40,6 +40,7 @@ using step_event = dpsgd::poisson_sampled<dpsgd::gaussian_event<dpsgd::zero_out>
 struct question {
   double delta = 0;
   std::optional<double> rate, multiplier, target;
+  double rows = 1;
   std::optional<std::uint64_t> steps;
 };
 
@@ -67,7 +68,7 @@ struct answer {
 template <class Accountant>
 answer answer_with(const question& asked) {
   using namespace dpsgd;
-  answer a{{asked.rate.value_or(0), {asked.multiplier.value_or(0)}}, asked.steps.value_or(0), "", ""};
+  answer a{{asked.rate.value_or(0), {asked.multiplier.value_or(0), asked.rows}}, asked.steps.value_or(0), "", ""};
   if constexpr (accountant<Accountant>) {
     if (asked.target) {
       const privacy_target target{*asked.target, asked.delta};
@@ -78,7 +79,7 @@ answer answer_with(const question& asked) {
         a.found = text("sampling rate ", a.step.rate, ", the largest for epsilon ", target.epsilon);
       } else if (asked.steps) {
         a.step.event.multiplier = smallest_multiplier<Accountant>(target, a.steps, [&](double multiplier) {
-          return step_event{a.step.rate, {multiplier}};
+          return step_event{a.step.rate, {multiplier, asked.rows}};
         });
         a.found = text("noise multiplier ", a.step.event.multiplier, ", the smallest for epsilon ", target.epsilon);
       } else {
@@ -149,7 +150,7 @@ void run(const question& asked, const output& wanted, const std::string& account
     if (is_bound) j["epsilon"] = at_end.epsilon;
     else j["approximation_that_can_be_too_low"] = at_end.epsilon;
     j["order"] = at_end.order, j["noise_multiplier"] = a.step.event.multiplier, j["sampling_rate"] = a.step.rate;
-    j["steps"] = a.steps, j["accountant"] = accountant, j["claim"] = a.claim;
+    j["steps"] = a.steps, j["rows_per_owner"] = a.step.event.rows, j["accountant"] = accountant, j["claim"] = a.claim;
     std::cout << j.dump(2) << '\n';
     return;
   }
@@ -198,6 +199,8 @@ int main(int argc, char** argv) {
       });
   app.add_option("--target-epsilon", asked.target,
                  "find the noise, the steps or the rate that just keeps this epsilon");
+  app.add_option("--rows-per-owner", asked.rows, "how many rows one person has at most, all protected together")
+      ->capture_default_str();
   app.add_option("--accountant", accountant,
                  "how the steps are added up; pld: the privacy loss's law, exact to 1e-3 and never too low; rdp: Renyi "
                  "moments, an upper bound; gdp: the central-limit figure, an approximation that can be too low")

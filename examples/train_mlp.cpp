@@ -203,7 +203,7 @@ double epsilon_of(const dpsgd::ledger& book, const settings& asked, double delta
 void check_budget(const dpsgd::ledger& book, const settings& asked, const plan& p) {
   const auto before = epsilon_of(book, asked, p.delta);
   const auto fits = with_accountant(asked, [&](auto spent) -> std::uint64_t {
-    const auto step = step_event(spent, p.rate, p.noise_multiplier);
+    const auto step = step_event(spent, p, p.noise_multiplier);
     book.add_to(spent);
     return before < *asked.budget ? dpsgd::most_steps({*asked.budget, p.delta}, step, spent, p.steps) : 0;
   });
@@ -235,6 +235,7 @@ nlohmann::ordered_json to_json(const settings& asked, const plan& p, int ranks, 
   s["clip_quantile"] =
       asked.clipping == "adaptive" ? nlohmann::ordered_json(asked.clip_quantile) : nlohmann::ordered_json();
   s["noise_multiplier"] = asked.no_privacy ? nlohmann::ordered_json() : nlohmann::ordered_json(p.noise_multiplier);
+  s["rows_per_owner"] = p.rows_per_owner;
   s["target_epsilon"] = or_null(asked.target_epsilon), s["delta"] = p.delta, s["no_privacy"] = asked.no_privacy;
   s["exact"] = asked.exact;
   s["insecure_seed"] = or_null(asked.insecure_seed);
@@ -262,7 +263,7 @@ int train(World& world, settings asked, const dpsgd::schema& columns, const reco
 
   // The plan: by rank 0, so that it is the same everywhere.
   plan p{};
-  if (root) p = make_plan(asked, all, mine.train.all());
+  if (root) p = make_plan(asked, all, mine.train.all(), mine.train.rows_per_owner());
   p = dpsgd::broadcast_value(world, p);
   if (asked.schedule.empty())
     asked.schedule = recipe_for(mine.train.all(), asked.no_privacy, asked.optimizer == "adam").schedule;

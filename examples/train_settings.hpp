@@ -55,7 +55,7 @@ struct settings {
 
 /// Everything that training needs to be told, worked out by rank 0 and the same on all ranks.
 struct plan {
-  double batch_size, rate, epochs, learning_rate, clip, noise_multiplier, delta;
+  double batch_size, rate, epochs, learning_rate, clip, noise_multiplier, delta, rows_per_owner;
   std::uint64_t steps;
 };
 
@@ -84,11 +84,13 @@ auto with_accountant(const settings& asked, Use use) {
 }
 
 /// What a step of a run is to that accountant.
-inline auto step_event(const dpsgd::pld_accountant&, double rate, double multiplier) {
-  return dpsgd::poisson_sampled{rate, dpsgd::gaussian_event<dpsgd::zero_out>{multiplier}};
+inline auto step_event(const dpsgd::pld_accountant&, const plan& p, double multiplier) {
+  return with_rows(dpsgd::poisson_sampled{p.rate, dpsgd::gaussian_event<dpsgd::zero_out>{multiplier}},
+                   p.rows_per_owner);
 }
-inline auto step_event(const dpsgd::rdp_accountant&, double rate, double multiplier) {
-  return dpsgd::poisson_sampled{rate, dpsgd::discrete_gaussian_event<dpsgd::zero_out>{multiplier}};
+inline auto step_event(const dpsgd::rdp_accountant&, const plan& p, double multiplier) {
+  return with_rows(dpsgd::poisson_sampled{p.rate, dpsgd::discrete_gaussian_event<dpsgd::zero_out>{multiplier}},
+                   p.rows_per_owner);
 }
 
 /// The largest power of ten below 1 / n.
@@ -99,12 +101,13 @@ inline double default_delta(std::uint64_t n) {
 }
 
 /// From what was said and the recipe, for `all` rows of the file of which `train` are for training.
-inline plan make_plan(const settings& asked, std::uint64_t all, std::uint64_t train) {
+inline plan make_plan(const settings& asked, std::uint64_t all, std::uint64_t train, int rows_per_owner) {
   using dpsgd::require;
   require(train > 0, "no records are left to train on: lower --test-fraction");
   const auto n = static_cast<double>(train);
   const auto choice = recipe_for(train, asked.no_privacy, asked.optimizer == "adam");
   plan p{};
+  p.rows_per_owner = rows_per_owner;
   p.batch_size = asked.batch_size.value_or(std::min(choice.batch_size, n));
   require(p.batch_size <= n, "--batch-size ", p.batch_size, " gives a sampling rate above 1: there are ", train,
           " records to train on");
@@ -119,14 +122,14 @@ inline plan make_plan(const settings& asked, std::uint64_t all, std::uint64_t tr
     if (!asked.noise_multiplier) {
       p.noise_multiplier = with_accountant(asked, [&](const auto& none) {
         return dpsgd::smallest_multiplier(
-            target, p.steps, [&](double multiplier) { return step_event(none, p.rate, multiplier); }, none);
+            target, p.steps, [&](double multiplier) { return step_event(none, p, multiplier); }, none);
       });
     } else {
       p.noise_multiplier = *asked.noise_multiplier;
       if (asked.target_epsilon) {  // train until it is spent
         const bool bounded = asked.steps || asked.epochs;
         const auto most = with_accountant(asked, [&](const auto& none) {
-          return dpsgd::most_steps(target, step_event(none, p.rate, p.noise_multiplier), none);
+          return dpsgd::most_steps(target, step_event(none, p, p.noise_multiplier), none);
         });
         require(most > 0, "not even one step fits --target-epsilon ", target.epsilon, " at delta ", p.delta,
                 "; raise --noise-multiplier or lower --batch-size");

@@ -170,6 +170,25 @@ TEST_CASE("a ledger serves one run at a time: the steps of one are never entered
   CHECK(book.counted(other_event) == 5);
 }
 
+TEST_CASE("a run that protects owners and one that protects rows have no ledger in common") {
+  const scratch here;
+  const auto file = here.path / "owners.ledger";
+  const poisson_sampled owners{0.01, gaussian_event<zero_out>{1.25, 4}};
+  {
+    ledger book(file, digest, 1000);
+    book.begin(no_privacy_event{{.no_noise = true}});
+    const auto run = book.begin(owners);
+    book.reserve(run, 10);
+    CHECK_THROWS_WITH(
+        book.begin(poisson_sampled{0.01, gaussian_event<zero_out>{1.25}}),
+        doctest::Contains("protect one row, but earlier ones on the same data one owner of at most 4 rows"));
+    book.reserve(run, 10);
+  }
+  ledger book(file, digest, 1000);
+  CHECK(book.runs().size() == 2);
+  CHECK(book.counted(owners) == 20);
+}
+
 TEST_CASE("numbers are read back to the last bit") {
   const scratch dir;
   std::mt19937_64 bits(7);

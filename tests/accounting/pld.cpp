@@ -6,6 +6,8 @@
 #include <complex>
 #include <limits>
 #include <random>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "accounting/published.hpp"
@@ -20,6 +22,7 @@ using step = poisson_sampled<gaussian_event<zero_out>>;
 constexpr double infinity = std::numeric_limits<double>::infinity();
 
 step sampled(double q, double sigma) { return {q, {sigma}}; }
+step of_owners(double q, double sigma, int rows) { return {q, {sigma, static_cast<double>(rows)}}; }
 
 pld_accountant::result spent(double q, double sigma, std::uint64_t steps, double delta) {
   pld_accountant a;
@@ -36,6 +39,36 @@ double normal_tail(double x) { return std::erfc(x / std::sqrt(2.0)) / 2; }
 double delta_of_gaussians(double mu, double eps) {
   const long double root = std::sqrt(2.0L), m = mu, e = eps;
   return static_cast<double>((std::erfc((e / m - m / 2) / root) - std::exp(e) * std::erfc((e / m + m / 2) / root)) / 2);
+}
+
+/// ln R(x), where rows of which each is sampled by itself all point the same way.
+double loss(double q, double s, int rows, double x) {
+  double less_one = 0, choose = 1;  // of the rows j
+  for (int j = 0; j <= rows; ++j) {
+    less_one += choose * std::pow(q, j) * std::pow(1 - q, rows - j) * std::expm1(j * (x - 0.5 * j) / (s * s));
+    choose *= (rows - j) / (j + 1.0);
+  }
+  return std::log1p(less_one);
+}
+
+/// The exact delta of one step at epsilon for several rows, against blanking them and against the reverse.
+std::pair<double, double> deltas_of_rows(double q, double s, int rows, double eps) {
+  const auto place = [&](double wanted) {  // by halving; -infinity where no x has so small a loss
+    if (wanted <= rows * std::log1p(-q)) return -infinity;
+    double low = -100 * s, high = rows + 100 * s;
+    for (int i = 0; i < 100; ++i) {
+      const double x = (low + high) / 2;
+      (loss(q, s, rows, x) > wanted ? high : low) = x;
+    }
+    return high;
+  };
+  const double cut = place(eps), other = place(-eps);
+  double right = 0, left = 0, chance = std::pow(1 - q, rows);
+  for (int j = 0; j <= rows; ++j) {
+    right += chance * normal_tail((cut - j) / s), left += chance * normal_tail((j - other) / s);
+    chance *= q / (1 - q) * (rows - j) / (j + 1);
+  }
+  return {right - std::exp(eps) * normal_tail(cut / s), normal_tail(-other / s) - std::exp(eps) * left};
 }
 
 /// The exact delta of one sampled step at epsilon, against blanking a row and against the reverse.
@@ -55,11 +88,10 @@ double delta_of_one_step_reversed(double q, double s, double eps) {
 /// row is drawn often enough that phi^T dies out.
 class oracle {
  public:
-  oracle(double q, double s, double steps) : steps_(steps) {
-    const double h = std::min(s, s * s) / 8;
-    for (double x = -13 * s; x < 1 + 13 * s; x += h) {
-      const double t = (x - 0.5) / (s * s), less_one = q * std::expm1(t);
-      loss_.push_back(less_one > -0.5 ? std::log1p(less_one) : std::log(1 - q + q * std::exp(t)));
+  oracle(double q, double s, double steps, int rows = 1) : steps_(steps) {
+    const double h = std::min(s, s * s / rows) / 8;
+    for (double x = -13 * s; x < rows + 13 * s; x += h) {
+      loss_.push_back(loss(q, s, rows, x));
       log_mass_.push_back(-x * x / (2 * s * s) - std::log(s * std::sqrt(2 * M_PI) / h) + loss_.back());
     }
   }
@@ -200,6 +232,89 @@ TEST_CASE("the oracle's epsilon lies in the interval, over a spread of runs") {
     const double q = log_between(1e-3, 0.9), sigma = log_between(0.5, 20), delta = log_between(1e-20, 1e-3);
     check(q, sigma, static_cast<std::uint64_t>(log_between(100 / q, 300'000)), delta);
   }
+}
+
+TEST_CASE("several rows of one owner: one step by the closed forms of both directions") {
+  for (int i = 0; i < 60; ++i) {
+    const double q = log_between(1e-3, 0.6), sigma = log_between(0.5, 30), delta = log_between(1e-12, 0.01);
+    const int rows = 2 + static_cast<int>(numbers() % 8);
+    INFO("q ", q, " sigma ", sigma, " delta ", delta, " rows ", rows);
+    pld_accountant a;
+    a.add(of_owners(q, sigma, rows), 1);
+    const auto got = a.spent(delta);
+    CAPTURE(got.epsilon);
+    CAPTURE(got.epsilon_lo);
+    CHECK(is_tight(got));
+    const auto [remove, add] = deltas_of_rows(q, sigma, rows, got.epsilon);
+    REQUIRE(std::max(remove, add) <= delta * (1 + 1e-9) + 1e-15);
+    if (got.epsilon_lo > 0) {
+      const auto [remove_lo, add_lo] = deltas_of_rows(q, sigma, rows, got.epsilon_lo);
+      REQUIRE(std::max(remove_lo, add_lo) >= delta * (1 - 1e-9) - 1e-15);
+    }
+  }
+}
+
+TEST_CASE("several rows of one owner: the oracle's epsilon lies in the interval, and dp-accounting's figures agree") {
+  struct figure {
+    double q, sigma;
+    int rows;
+    std::uint64_t steps;
+    double delta, epsilon;
+  };
+  // dp-accounting 0.6.0, from_mixture_gaussian_mechanism(sigma, 0..rows, the binomial chances, interval 1e-4).
+  for (const auto& f : {figure{0.01, 1, 1, 1000, 1e-5, 1.82824},
+                        {0.01, 1, 2, 1000, 1e-5, 3.97909},
+                        {0.01, 1, 4, 1000, 1e-5, 8.89919},
+                        {0.001, 0.8, 8, 2000, 1e-6, 4.42657},
+                        {0.1, 2, 3, 100, 1e-5, 8.38686},
+                        {0.2, 5, 5, 500, 1e-8, 35.6319},
+                        {0.002, 0.6, 2, 5000, 1e-6, 7.96923}}) {
+    INFO("q ", f.q, " sigma ", f.sigma, " rows ", f.rows, " steps ", f.steps);
+    pld_accountant a;
+    a.add(of_owners(f.q, f.sigma, f.rows), f.steps);
+    const auto got = a.spent(f.delta);
+    CAPTURE(got.epsilon_lo);
+    CHECK(is_tight(got));
+    CHECK(got.epsilon == doctest::Approx(f.epsilon).epsilon(1e-3).scale(0));
+    const oracle truth(f.q, f.sigma, static_cast<double>(f.steps), f.rows);
+    CHECK(truth.delta(got.epsilon) <= f.delta * (1 + 1e-7));
+    CHECK(truth.delta(got.epsilon_lo) >= f.delta * (1 - 1e-7));
+    rdp_accountant moments;  // which counts all rows whenever one is sampled
+    moments.add(of_owners(f.q, f.sigma, f.rows), f.steps);
+    CHECK(moments.spent(f.delta).epsilon > got.epsilon_lo);
+  }
+}
+
+TEST_CASE("several rows of one owner: in every batch they are one Gaussian of the multiplier over their number") {
+  for (const int rows : {2, 3, 50}) {
+    pld_accountant together, one;
+    rdp_accountant moments, moments_of_one;
+    const gaussian_event<zero_out> owners{60, static_cast<double>(rows)}, row{60.0 / rows};
+    together.add(owners, 7), one.add(row, 7), moments.add(owners, 7), moments_of_one.add(row, 7);
+    CHECK(together.spent(1e-6).epsilon == one.spent(1e-6).epsilon);
+    CHECK(moments.spent(1e-6).epsilon == moments_of_one.spent(1e-6).epsilon);
+  }
+}
+
+TEST_CASE("rows and owners do not add up: one claim has one unit") {
+  const auto refused = [](auto accountant) {
+    accountant.add(of_owners(0.01, 1, 4), 10);
+    accountant.add(of_owners(0.01, 1, 4), 10);
+    CHECK_THROWS_WITH(
+        accountant.add(sampled(0.01, 1), 1),
+        doctest::Contains("protect one row, but earlier ones on the same data one owner of at most 4 rows"));
+    CHECK_THROWS_WITH(accountant.add(of_owners(0.01, 1, 3), 1), doctest::Contains("one owner of at most 3 rows"));
+  };
+  refused(pld_accountant{}), refused(rdp_accountant{});
+  CHECK_THROWS_WITH(pld_accountant{}.add(of_owners(0.01, 1, 0), 1), doctest::Contains("whole number from 1 to 64"));
+  CHECK_THROWS_WITH(rdp_accountant{}.add(fixed_size_sampled{0.1, gaussian_event<zero_out>{1, 2}}, 1),
+                    doctest::Contains("use poisson_sampling"));
+  pld_accountant a;
+  a.add(of_owners(0.01, 1, 4), 10);
+  CHECK(make_claim(a, of_owners(0.01, 1, 4), 1e-5).words().find("unit: one owner of at most 4 rows") !=
+        std::string::npos);
+  CHECK(event_words(of_owners(0.25, 1, 4)) == "poisson-gaussian zero-out rate=0.25 multiplier=1 rows=4");
+  CHECK(event_words(sampled(0.25, 1)) == "poisson-gaussian zero-out rate=0.25 multiplier=1");
 }
 
 TEST_CASE("it is never above RDP, and never below by more than RDP's looseness allows") {

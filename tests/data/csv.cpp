@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <fstream>
 #include <locale>
+#include <map>
 
 #include "support.hpp"
 
@@ -409,6 +410,68 @@ TEST_CASE("bad rows can be dropped, and keep their place") {
   // Wrong quotes leave unclear where rows end: always an error.
   CHECK(outcome("age,educ,sex,employed\nx,1,\"0\"y,1\n", people, {.bad_rows = bad_rows::drop})
             .find("f.csv:2:5: a quote") == 0);
+}
+
+TEST_CASE("of each owner the first rows are read, however many threads and parts there are") {
+  dice die(6);
+  for (int k = 0; k < (test::under_tsan ? 50 : 200); ++k) {
+    const int most = 1 + static_cast<int>(die.below(4));
+    const auto owned = schema{}.label("employed").numeric("age", 0, 100).binary("sex").owner("educ", most);
+    const table t(1 + die.below(30), die);
+    auto s = random_style(die);
+    s.exponents = false;  // 2e+00 is another owner than 2
+    const auto content = t.as_text(s, die);
+    CAPTURE(content);
+    std::map<std::string, int> seen;
+    std::vector<std::uint64_t> expected;
+    for (std::uint64_t i = 0; i < t.fields.size(); ++i)
+      if (++seen[t.fields[i][1]] <= most) expected.push_back(i);
+    for (const int threads : {1, 3}) {
+      const auto data = parse_csv(content, owned, {.threads = threads});
+      CHECK(data.positions() == expected);
+      CHECK(data.rows_per_owner() == most);
+      CHECK(data.all() == t.fields.size());
+      for (std::size_t i = 0; i < expected.size(); ++i) {
+        REQUIRE(data.features()(i, 0) == doctest::Approx(t.expected[expected[i]][0]));
+        REQUIRE(data.labels()[i] == t.expected[expected[i]][5]);
+      }
+      CHECK(split(data, {.test_fraction = 0.3}).train.rows_per_owner() == most);
+    }
+    const int parts = 1 + static_cast<int>(die.below(std::min<std::size_t>(4, t.fields.size())));
+    std::vector<std::uint64_t> joined;
+    for (int part = 0; part < parts; ++part)
+      for (const auto p : parse_csv(content, owned, {.part = part, .parts = parts}).positions()) joined.push_back(p);
+    CHECK(joined == expected);
+
+    std::vector<float> features, labels;  // the same from the user's own floats
+    std::vector<std::uint64_t> owners;
+    for (std::size_t i = 0; i < t.fields.size(); ++i)
+      features.push_back(t.expected[i][0]), labels.push_back(t.expected[i][5]), owners.push_back(t.fields[i][1][0]);
+    const auto own = dataset::from(features, 1, labels).by_owner(owners, most);
+    CHECK(own.positions() == expected);
+    CHECK(own.rows_per_owner() == most);
+    for (std::size_t i = 0; i < expected.size(); ++i) REQUIRE(own.features()(i, 0) == features[expected[i]]);
+  }
+}
+
+TEST_CASE("a row without an owner is an error, or dropped; predictions need no owner") {
+  const auto owned = schema{}.label("y").numeric("x", 0, 1).owner("who", 1);
+  const std::string text = "who,y,x\nAnn,1,0\nNA,1,0\n\"Ann\",1,0\n ,1,0\nBo,1,0\n";
+  CHECK_THROWS_WITH_AS(parse_csv(text, owned, {}, "f.csv"),
+                       doctest::Contains("f.csv:3:1: column \"who\": this row names no owner; drop such rows"), error);
+  CHECK(parse_csv(text, owned, {.bad_rows = bad_rows::drop}).positions() == std::vector<std::uint64_t>{0, 4});
+  CHECK(parse_csv("x\n0.5\n", owned, {.labels = false}).records() == 1);
+  CHECK_THROWS_WITH_AS(parse_csv("y,x\n1,0\n", owned), doctest::Contains("no column \"who\""), error);
+  CHECK_THROWS_WITH_AS(parse_csv("who,y,x\nA,1,0\nA\"B,1,0\nC,1,0\nD,1,0\n", owned, {.part = 1, .parts = 2}, "f.csv"),
+                       doctest::Contains("f.csv:3:1: a quote inside"), error);
+  CHECK_THROWS_WITH_AS(owned.owner("other", 2), doctest::Contains("two columns of owners"), error);
+  CHECK_THROWS_WITH_AS(schema{}.owner("who", 0), doctest::Contains("1 to 64 rows; got 0"), error);
+  CHECK_THROWS_WITH_AS(owned.binary("who"), doctest::Contains("names column \"who\" twice"), error);
+  const auto data = parse_csv(text, owned, {.bad_rows = bad_rows::drop});
+  CHECK_THROWS_WITH_AS(data.by_owner(std::vector<std::uint64_t>{1}, 2), doctest::Contains("2 records, but owners of 1"),
+                       error);
+  CHECK_THROWS_WITH_AS(split(dataset::from({}, 1, {})).train.by_owner({}, 1), doctest::Contains("before it is split"),
+                       error);
 }
 
 TEST_CASE("a file of one column") {

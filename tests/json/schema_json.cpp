@@ -42,6 +42,14 @@ TEST_CASE("a schema from JSON reads as the one from code") {
     for (std::size_t k = 0; k < code.width(); ++k) CHECK(a.features()(i, k) == b.features()(i, k));
 }
 
+TEST_CASE("owners from JSON") {
+  const auto owned =
+      parse_schema(with(R"({"name": "x", "kind": "binary"}, {"name": "who", "kind": "owner", "rows": 4})"));
+  CHECK(owned.owner() == "who");
+  CHECK(owned.rows_per_owner() == 4);
+  CHECK(owned.width() == 1);
+}
+
 TEST_CASE("labels from JSON") {
   const auto x = std::string(R"({"name": "x", "kind": "binary"})");
   const auto of = [&](const std::string& keys) {

@@ -3,7 +3,7 @@
 TRAINER, CLIPPED = "train/trainer.cpp", "train/clipped_sum.cpp"
 POLICIES, SAMPLING, NORMAL, LAYERS = "privacy/policies.cpp", "privacy/sampling.cpp", "core/normal.cpp", "nn/layers.cpp"
 ADAPTIVE, ADAPTIVE_LAWS = "train/adaptive_clip.cpp", "privacy/adaptive_clip.cpp"
-PLD, RDP = "accounting/pld.cpp", "accounting/rdp.cpp"
+PLD, RDP, CSV = "accounting/pld.cpp", "accounting/rdp.cpp", "data/csv.cpp"
 DISCRETE, EXACT = "core/discrete_gaussian.cpp", "train/exact.cpp"
 
 # Laws, by the test cases that hold them.
@@ -45,6 +45,9 @@ TAILS = (NORMAL, "the radius reaches both ends*")
 LAYER_LAW = (LAYERS, "every layer obeys the laws of a layer")
 LOSS_LAW = (LAYERS, "a loss's gradient is that of its value*")
 ONE_STEP = (PLD, "one sampled step*")
+OWNERS = (TRAINER, "data with owners*")
+OWNERS_STEP = (PLD, "several rows of one owner: one step*")
+OWNERS_READ = (CSV, "of each owner the first rows are read*")
 ORACLE = (PLD, "the oracle's epsilon lies in the interval*")
 COIN = (DISCRETE, "a coin compares its fraction*")
 UNIFORM = (DISCRETE, "uniform numbers below n are unbiased*")
@@ -286,6 +289,14 @@ MUTANTS = [
     mutant("optimistic rounding: lo for hi", [ORACLE],
            ("accounting/pld.hpp", "return {std::min(now.lo, now.hi), now.hi};",
             "return {std::min(now.lo, now.hi), std::min(now.lo, now.hi)};")),
+    mutant("an owner's rows accounted as one", [OWNERS],
+           ("train/run.hpp", "with_rows(cast.event(), rows_per_owner(data))", "with_rows(cast.event(), 1)")),
+    mutant("an owner's rows in the batch never more than one", [OWNERS_STEP],
+           ("accounting/pld.hpp", "sampled_gaussian_loss loss(e.q, e.s, tail_, e.rows);\n      loss_grid",
+            "sampled_gaussian_loss loss(-std::expm1(e.rows * std::log1p(-e.q)), e.s, tail_, 1);\n      loss_grid")),
+    mutant("each part counts an owner's rows by itself", [OWNERS_READ],
+           ("data/csv.hpp", "(!counts || ++seen[owner] > columns.rows_per_owner()) && r >= first",
+            "r >= first && (!counts || ++seen[owner] > columns.rows_per_owner())")),
     mutant("ledger written after the release", [COUNTED_FIRST],
            ("train/journal.hpp", "if (more > 0) book_->reserve(run_, more);",
             "if (more > 0 && done > begun_at_) book_->reserve(run_, done - begun_at_ - book_->granted(run_));")),

@@ -769,6 +769,41 @@ TEST_CASE("bounds that do not fit the model's layers, or lie about their sum, ar
   CHECK_THROWS_WITH_AS(lying.fit(model, data, {.steps = 1}), doctest::Contains("jointly"), error);
 }
 
+TEST_CASE("data with owners: the claim is about owners, and what cannot be claimed for them is refused before a step") {
+  const auto rows = make_data(200);
+  std::vector<std::uint64_t> owners(200);
+  for (std::size_t i = 0; i < owners.size(); ++i) owners[i] = i / 5;
+  const auto data = rows.by_owner(owners, 4);
+  CHECK(data.records() == 160);
+  mlp model({data.width(), 4, 1});
+  const fit_options options{.steps = 30, .learning_rate = 0.1, .delta = 1e-5};
+  const auto report =
+      trainer{flat_clip{1.0}, gaussian_noise{4.0}, poisson_sampling{.rate = 0.05}}.fit(model, data, options);
+  pld_accountant spent;
+  spent.add(poisson_sampled{0.05, gaussian_event<zero_out>{4.0, 4}}, 30);
+  CHECK(report.claim.epsilon == spent.spent(1e-5).epsilon);
+  CHECK(report.claim.unit == "one owner of at most 4 rows");
+  pld_accountant of_rows;
+  of_rows.add(poisson_sampled{0.05, gaussian_event<zero_out>{4.0}}, 30);
+  CHECK(report.claim.epsilon > 2 * of_rows.spent(1e-5).epsilon);
+
+  const auto shuffled = trainer{flat_clip{1.0}, gaussian_noise{4.0}, shuffling{.epoch = 10}}.fit(model, data, options);
+  pld_accountant epochs;  // all rows of an owner may stand in one batch
+  epochs.add(gaussian_event<zero_out>{1.0}, 3);
+  CHECK(shuffled.claim.epsilon == epochs.spent(1e-5).epsilon);
+
+  trainer fixed{flat_clip{1.0}, gaussian_noise{4.0}, fixed_size_sampling{.rate = 0.05}, rdp_accountant{}};
+  CHECK_THROWS_WITH_AS(fixed.fit(model, data, options), doctest::Contains("use poisson_sampling"), error);
+  CHECK_THROWS_WITH_AS(
+      threads::run(2,
+                   [&](auto& world) {
+                     auto mine = model;
+                     trainer t{world, flat_clip{1.0}, gaussian_noise{4.0}, poisson_sampling{.rate = 0.05}};
+                     t.fit(mine, shard(world.rank() == 0 ? data : rows, world), options);
+                   }),
+      doctest::Contains("given different policies, options, models or data sets"), error);
+}
+
 TEST_CASE("what a sampling cannot draw is refused before anything is spent") {
   const auto data = make_data();
   mlp model({width, 8, 1});

@@ -38,7 +38,7 @@ namespace dpsgd {
 struct claim {
   double epsilon = std::numeric_limits<double>::infinity();  // infinite when there is no privacy
   double delta = 0;
-  std::string unit;        // "one row"
+  std::string unit;        // "one row", "one owner of at most 4 rows"
   std::string adjacency;   // "zero-out"
   std::string sampling;    // "Poisson sampling"
   std::string accountant;  // "PLD"
@@ -68,7 +68,7 @@ claim make_claim(const Accountant& accountant, const Event& event, double delta,
   if constexpr (std::same_as<Event, no_privacy_event>) why_not = why_not | event.why;
   claim c{std::numeric_limits<double>::infinity(),
           delta,
-          std::string(Event::adjacency::unit),
+          unit_words(event),
           std::string(Event::adjacency::name),
           std::string(Event::sampling),
           std::string(Accountant::name),

@@ -11,7 +11,8 @@
 ///   check()                    throws dpsgd::error when its numbers are impossible
 ///   is_free()                  true when it releases nothing about the data, so that any number of it spends 0
 ///   ==                         equal events are added up as one
-/// and, if a ledger is to hold it, kind() and each_number(f) (see accounting/ledger.hpp).
+/// and, if a ledger is to hold it, kind() and each_number(f) (see accounting/ledger.hpp); f is given a name, the number,
+/// and where there is one the usual number, which need not be written down.
 #pragma once
 
 #include <charconv>
@@ -26,12 +27,12 @@
 
 namespace dpsgd {
 
-/// The adjacency of dpsgd: a neighbouring data set has one row replaced by a row that contributes nothing. The number
-/// of rows and their positions are public. For Poisson sampling this gives the same two output distributions as adding
-/// or removing a row.
+/// The adjacency of dpsgd: a neighbouring data set has one row replaced by a row that contributes nothing, or where the
+/// unit is an owner, all rows of one owner. The number of rows and their positions are public. For Poisson sampling this
+/// gives the same two output distributions as adding or removing them.
 struct zero_out {
   static constexpr std::string_view name = "zero-out";
-  static constexpr std::string_view unit = "one row";  // what is protected
+  static constexpr std::string_view unit = "one row";  // what is protected, where the event says no more (unit_words)
 };
 
 /// Whether a claim holds for the bits that were computed, or for the real numbers that they stand for.
@@ -62,7 +63,8 @@ struct exposure {
   }
 };
 
-/// One release of a sum with Gaussian noise of standard deviation multiplier x sensitivity on every coordinate.
+/// One release of a sum with Gaussian noise of standard deviation multiplier x sensitivity on every coordinate, where
+/// the sensitivity is that of one row. What is protected is one row; or an owner, who has at most `rows` of them.
 template <class Adjacency>
 struct gaussian_event {
   using adjacency = Adjacency;
@@ -70,15 +72,19 @@ struct gaussian_event {
   static constexpr arithmetic exactness = arithmetic::idealised;
 
   double multiplier = 0;  // noise standard deviation / sensitivity; 0 is no protection
+  double rows = 1;        // that the protected unit has at most; a whole number from 1 to 64
 
   void check() const {
     require(multiplier >= 0, "a noise multiplier must be a number >= 0; got ", multiplier);  // NaN fails too
+    require(rows >= 1 && rows <= 64 && rows == static_cast<int>(rows),
+            "an owner's rows must be a whole number from 1 to 64; got ", rows);
   }
   constexpr bool is_free() const { return multiplier == std::numeric_limits<double>::infinity(); }
   static std::string kind() { return "gaussian"; }
   template <class Use>
   constexpr void each_number(Use&& use) {
     use("multiplier", multiplier);
+    use("rows", rows, 1.0);
   }
   friend constexpr bool operator==(const gaussian_event&, const gaussian_event&) = default;
 };
@@ -146,6 +152,8 @@ struct fixed_size_sampled {
 
   void check() const {
     require(rate >= 0 && rate <= 1, "a sampling rate must lie in [0, 1]; got ", rate);
+    require(rows_of(event) == 1,
+            "what batches of a fixed size spend is not known for several rows of one owner; use poisson_sampling");
     event.check();
   }
   constexpr bool is_free() const { return rate == 0 || event.is_free(); }
@@ -261,12 +269,59 @@ using recorded_event =
                  discrete_gaussian_event<zero_out>, poisson_sampled<discrete_gaussian_event<zero_out>>,
                  once_per_epoch<discrete_gaussian_event<zero_out>>>;
 
+/// How many rows the unit has that an event protects.
+template <class Event>
+constexpr double rows_of(const Event& event) {
+  if constexpr (requires { event.rows; }) return event.rows;
+  else if constexpr (requires { event.event; }) return rows_of(event.event);
+  else return 1;
+}
+
+/// The same event for a unit of `rows` rows. Throws dpsgd::error where the event has no word for that.
+template <class Event>
+Event with_rows(Event event, double rows) {
+  if constexpr (requires { event.rows; }) event.rows = rows;
+  else if constexpr (requires { event.event; }) event.event = with_rows(event.event, rows);
+  else if constexpr (!std::same_as<Event, no_privacy_event>)
+    require(rows == 1, "what this clip, noise and sampling spend is known for single rows alone, not for owners of ",
+            rows);
+  return event;
+}
+
+/// What an event protects: "one row", or "one owner of at most 4 rows".
+template <class Event>
+std::string unit_words(const Event& event) {
+  const double rows = rows_of(event);
+  if (rows == 1) return std::string(Event::adjacency::unit);
+  return text("one owner of at most ", rows, " rows");
+}
+
+/// The unit of all events that were added up: one claim has one unit.
+class protected_unit {
+ public:
+  /// Throws dpsgd::error where an event protects another unit than those before.
+  template <class Event>
+  void add(const Event& event) {
+    if constexpr (std::same_as<Event, no_privacy_event>) return;  // protects nobody
+    const double rows = rows_of(event);
+    require(rows_ == 0 || rows_ == rows, "these steps protect ", unit_words(event),
+            ", but earlier ones on the same data ",
+            rows_ == 1 ? "one row" : text("one owner of at most ", rows_, " rows"),
+            ": no claim covers both; give all runs on a data set the same bound on an owner's rows");
+    rows_ = rows;
+  }
+
+ private:
+  double rows_ = 0;  // of what was added; 0: nothing yet
+};
+
 /// An event as files have it: "poisson-gaussian zero-out rate=0.01 multiplier=0.9". Numbers read back as the same
 /// doubles.
 template <class Event>
 std::string event_words(Event event) {
   std::string text = Event::kind() + " " + std::string(Event::adjacency::name);
-  event.each_number([&](const char* name, double number) {
+  event.each_number([&](const char* name, double number, double usual = std::numeric_limits<double>::quiet_NaN()) {
+    if (number == usual) return;
     char digits[32];
     text += std::string(" ") + name + "=";
     text.append(digits, std::to_chars(digits, digits + sizeof digits, number).ptr);

@@ -27,6 +27,7 @@ class gdp_approximation {
   /// Throws dpsgd::error on impossible numbers (NaN, a rate above 1, ...).
   void add(const poisson_sampled<gaussian_event<zero_out>>& event, std::uint64_t steps) {
     event.check();
+    require(rows_of(event) == 1, "the GDP figure is not known for several rows of one owner; use pld_accountant");
     if (steps == 0 || event.is_free()) return;
     const double noise = event.event.multiplier;
     mu_square_ += static_cast<double>(steps) * event.rate * event.rate * std::expm1(1 / (noise * noise));

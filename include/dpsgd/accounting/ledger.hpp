@@ -24,6 +24,7 @@
 #include <cstdint>
 #include <cstring>
 #include <filesystem>
+#include <limits>
 #include <mutex>
 #include <optional>
 #include <string>
@@ -90,11 +91,14 @@ class ledger {
 
   /// A run begins, or goes on from a checkpoint under a new key: from here on each step is one `event`. Also called in
   /// the middle of a run when its event changes. What earlier runs left reserved stays counted. Returns the run's
-  /// number, by which a checkpoint knows its ledger again.
+  /// number, by which a checkpoint knows its ledger again. Refused where earlier runs protect another unit.
   template <class Event>
   std::uint64_t begin(const Event& event) {
     const std::lock_guard lock(mutex_);
     event.check();
+    protected_unit unit;
+    for (const auto& r : runs_) std::visit([&](const auto& earlier) { unit.add(earlier); }, r.event);
+    unit.add(event);
     const auto words = random_key::fresh().words;
     const auto id = std::max(std::uint64_t{words[0]} << 32 | words[1], std::uint64_t{1});
     append("run " + hex(id) + " " + event_words(event));
@@ -194,8 +198,9 @@ class ledger {
     if (!text.starts_with(kind)) return {};
     text.remove_prefix(kind.size());
     bool good = true;
-    event.each_number([&](const char* name, double& number) {
+    event.each_number([&](const char* name, double& number, double usual = std::numeric_limits<double>::quiet_NaN()) {
       const std::string key = std::string(" ") + name + "=";
+      if (!text.starts_with(key) && number == usual) return;
       if (!(good = good && text.starts_with(key))) return;
       text.remove_prefix(key.size());
       const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);

@@ -39,10 +39,14 @@ namespace dpsgd {
 
 namespace detail {
 
-/// `steps` equal steps: a Gaussian of multiplier s on Poisson batches of rate q.
+/// `steps` equal steps: a Gaussian of multiplier s on Poisson batches of rate q, for `rows` rows together.
 struct loss_event {
   double q, s;
   std::uint64_t steps;
+  int rows = 1;
+
+  /// ln of the chance that none of the rows is in any of the batches.
+  double log_missed() const { return static_cast<double>(steps) * rows * std::log1p(-q); }
 };
 
 /// The smallest epsilon at one delta, in one direction: where it surely is not below, and where it surely is not above.
@@ -167,7 +171,7 @@ class loss_composition {
     sums upper, lower;
     double offset = 0, shift_error = 0, step_errors = 0, power_errors = 0;
     for (const auto& e : events_) {
-      const sampled_gaussian_loss loss(e.q, e.s, tail_);
+      const sampled_gaussian_loss loss(e.q, e.s, tail_, e.rows);
       loss_grid grid{h, fineness, 0};
       if (std::max(std::abs(loss.loss(loss.left())), loss.loss(loss.right())) > 0x1p50 * h)
         return {};  // beyond doubles
@@ -226,7 +230,7 @@ class loss_composition {
   };
 
   [[gnu::noinline]] sketch outline(const loss_event& e) const {
-    const sampled_gaussian_loss loss(e.q, e.s, tail_);
+    const sampled_gaussian_loss loss(e.q, e.s, tail_, e.rows);
     const double from = loss.left(), range = loss.right() - from;
     const int points = static_cast<int>(std::clamp(8 * range / e.s, 64.0, 8192.0));
     sketch all{{}, {}, static_cast<double>(e.steps)};
@@ -292,7 +296,7 @@ class loss_composition {
     }
     all.log += steps * log_mass;
     all.log_right += steps * (most_right + std::log(right));
-    all.rounding += steps * (1e-13 + 4 * u * rounding);
+    all.rounding += steps * (law.rounding + 4 * u * rounding);
   }
 
   /// The errors of E_tilted[f]: by what lies right of the window, ...
@@ -381,8 +385,8 @@ class loss_search {
  public:
   loss_search(const std::vector<loss_event>& events, double delta)
       : remove_(events, delta, loss_composition::remove), add_(events, delta, loss_composition::add) {
-    double most = 0;  // the loss of B against A: R is at least 1 - q
-    for (const auto& e : events) most -= static_cast<double>(e.steps) * std::log1p(-e.q);
+    double most = 0;  // the loss of B against A: R is at least the chance that no row is sampled
+    for (const auto& e : events) most -= e.log_missed();
     add_.best.hi = most * (1 + 1e-12);
   }
 
@@ -436,7 +440,8 @@ class loss_search {
 /// rare hit among 10^6 steps: 2.3e-3); what is claimed is hi.
 ///   add    O(number of distinct events)
 ///   spent  1 to 3 ms for a thousand steps of one event, 5 to 25 ms for a million, up to 0.3 s where a single hit
-///          decides; each further event 1 to 3 ms for its law and one more transform
+///          decides; each further event 1 to 3 ms for its law and one more transform. k rows of one owner: some k^2
+///          times as long (64 rows: a second or two)
 /// A value, and const: copies and threads are independent.
 class pld_accountant {
  public:
@@ -450,14 +455,18 @@ class pld_accountant {
   /// `steps` releases of `event`. Throws dpsgd::error on impossible numbers (NaN, a rate above 1, ...).
   [[gnu::noinline]] void add(const poisson_sampled<gaussian_event<zero_out>>& event, std::uint64_t steps) {
     event.check();
-    if (steps == 0 || event.is_free()) return;
+    if (steps == 0) return;
+    unit_.add(event);
+    if (event.is_free()) return;
+    detail::loss_event step{event.rate, event.event.multiplier, steps, static_cast<int>(event.event.rows)};
+    if (step.q == 1) step.s /= step.rows, step.rows = 1;  // all of them are in every batch
     for (auto& e : events_)
-      if (e.q == event.rate && e.s == event.event.multiplier) {
+      if (e.q == step.q && e.s == step.s && e.rows == step.rows) {
         require(steps <= ~e.steps, "more steps than can be counted");
         e.steps += steps;
         return;
       }
-    events_.push_back({event.rate, event.event.multiplier, steps});
+    events_.push_back(step);
   }
   void add(const gaussian_event<zero_out>& event, std::uint64_t steps) { add(poisson_sampled{1.0, event}, steps); }
 
@@ -498,9 +507,8 @@ class pld_accountant {
     double log_unsampled = 0, log_unseen = 0;
     bool no_noise = false;
     for (auto e : events_) {
-      const double log_missed = static_cast<double>(e.steps) * std::log1p(-e.q);
-      log_unsampled += log_missed;
-      if (e.s < least_multiplier) log_unseen += log_missed;
+      log_unsampled += e.log_missed();
+      if (e.s < least_multiplier) log_unseen += e.log_missed();
       else protected_ones.push_back(e);
       no_noise = no_noise || e.s == 0;
       e.s = std::max(e.s, least_multiplier);
@@ -525,6 +533,7 @@ class pld_accountant {
   }
 
   std::vector<detail::loss_event> events_;
+  protected_unit unit_;
   bool exposed_ = false;
 };
 static_assert(accounts<pld_accountant, gaussian_event<zero_out>>);

@@ -24,9 +24,11 @@
 #include <cstring>
 #include <exception>
 #include <functional>
+#include <iterator>
 #include <string>
 #include <string_view>
 #include <thread>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -349,6 +351,7 @@ class csv_rows {
     };
     label_ = &columns.the_label();
     if (labels) place(label_->name()).use = destination::label;
+    if (labels && !columns.owner().empty()) owner_ = static_cast<std::size_t>(&place(columns.owner()) - plan_.data());
     std::size_t offset = 0;
     for (const auto& column : columns.columns()) {
       place(column.name()) = {destination::feature, &column, offset};
@@ -397,6 +400,25 @@ class csv_rows {
     return outcome::good;
   }
 
+  /// Whether rows have owners, and whose the row at p is: the text of its field, "" where that is missing. Moves p
+  /// behind the row.
+  bool has_owners() const { return owner_ < plan_.size(); }
+  outcome owner(const char*& p, const char* end, std::string_view& text) {
+    text = {};
+    for (std::size_t c = 0;; ++c) {
+      const char* const from = p;
+      if (const auto wrong = skip_field(p, end); wrong != what::nothing)
+        return broken(wrong, from, std::min(c, plan_.size() - 1));
+      if (c == owner_) text = trimmed(from, p);
+      if (*p != ',') break;
+      ++p;
+    }
+    next_line(p);
+    return outcome::good;
+  }
+  /// Makes that the flaw: a row of nobody.
+  void no_owner(const char* row) { flaw_ = {what::no_owner, row, owner_}; }
+
   /// Where the flaw of the last bad or broken row is, and what it is; `at` is that place in csv.text().
   const char* flaw_at() const { return flaw_.at; }
   [[noreturn, gnu::cold]] void throw_flaw(const csv_text& csv, std::size_t at) const {
@@ -408,6 +430,8 @@ class csv_rows {
         csv.fail_at(at, column, "the ", target.use == destination::label ? "label" : "value", " is missing (", field,
                     "); ", target.use == destination::label ? "" : "give the column a public default (.missing), or ",
                     "drop such rows (bad_rows::drop)");
+      case what::no_owner:
+        csv.fail_at(at, column, "this row names no owner; drop such rows (bad_rows::drop)");
       case what::refused:
         csv.fail_at(at, column, field, " is not ",
                     target.use == destination::label ? label_->expected() : target.column->expected());
@@ -425,7 +449,7 @@ class csv_rows {
   }
 
  private:
-  enum class what { nothing, no_number, missing, refused, too_few, too_many, stray_quote, open_quote };
+  enum class what { nothing, no_number, missing, no_owner, refused, too_few, too_many, stray_quote, open_quote };
   struct flaw {
     what kind = what::nothing;
     const char* at = nullptr;
@@ -461,16 +485,23 @@ class csv_rows {
     return at_end(p) ? what::nothing : what::stray_quote;
   }
 
-  /// p: from the start of a field to its end, and the field's value; NaN if that is not a finite number.
-  what general_field(const char*& p, const char* end, double& value, bool& missing) const {
-    const char* from = p;
-    if (const auto wrong = skip_field(p, end); wrong != what::nothing) return wrong;
-    const char* to = p;
+  /// What stands between a field's ends, without quotes and blanks around it; "" where it is missing.
+  static std::string_view trimmed(const char* from, const char* to) {
     if (*from == '"') ++from, --to;
     while (from != to && (*from == ' ' || *from == '\t')) ++from;
     while (from != to && (to[-1] == ' ' || to[-1] == '\t')) --to;
     const std::string_view field(from, static_cast<std::size_t>(to - from));
-    missing = field.empty() || field == "NA";
+    return field == "NA" ? field.substr(0, 0) : field;
+  }
+
+  /// p: from the start of a field to its end, and the field's value; NaN if that is not a finite number.
+  what general_field(const char*& p, const char* end, double& value, bool& missing) const {
+    const char* from = p;
+    if (const auto wrong = skip_field(p, end); wrong != what::nothing) return wrong;
+    const auto field = trimmed(from, p);
+    missing = field.empty();
+    from = field.data();
+    const char* const to = from + field.size();
     if (missing || plain_number(from, value) == to) return what::nothing;
     if (*from == '+' && from + 1 != to && from[1] != '-') ++from;  // from_chars takes no plus
     const auto [rest, problem] = std::from_chars(from, to, value);
@@ -508,11 +539,40 @@ class csv_rows {
   char line_end_;
   dpsgd::bad_rows policy_;
   std::vector<destination> plan_;  // of each column of the file
+  std::size_t owner_ = static_cast<std::size_t>(-1);
   const label_column* label_;
   std::string header_names_;
   std::array<bool, 256> stops_{};
   flaw flaw_;
 };
+
+/// The records among [first, first + rows) that are not among the first of their owner's in the whole text, or have
+/// none. One pass over the text up to there, on every rank: whose rows come first must not depend on how many read it.
+/// Memory: some 60 bytes an owner.
+template <class Lines>
+std::vector<std::uint64_t> rows_beyond_owners(const csv_text& csv, csv_rows parser, const schema& columns,
+                                              std::uint64_t first, std::uint64_t rows, dpsgd::bad_rows policy,
+                                              const Lines& lines) {
+  std::unordered_map<std::string_view, int> seen;
+  std::vector<std::uint64_t> beyond;
+  std::uint64_t r = 0;
+  for (const auto& piece : lines) {  // whole records, each with its line end
+    const char *p = piece.data(), *const end = p + piece.size();
+    for (; p != end && r < first + rows; ++r) {
+      const char* const row = p;
+      std::string_view owner;
+      if (parser.owner(p, end, owner) == csv_rows::outcome::broken)
+        parser.throw_flaw(csv, csv.start(r) + static_cast<std::size_t>(parser.flaw_at() - row));
+      const bool counts = !owner.empty();
+      if (!counts && policy == bad_rows::error && r >= first) {
+        parser.no_owner(row);
+        parser.throw_flaw(csv, csv.start(r));
+      }
+      if ((!counts || ++seen[owner] > columns.rows_per_owner()) && r >= first) beyond.push_back(r);
+    }
+  }
+  return beyond;
+}
 
 /// `file` is where the text stands, or null when it is in memory anyway.
 inline dataset read_csv_text(std::string_view text, const std::string& name, const schema& columns,
@@ -541,7 +601,7 @@ inline dataset read_csv_text(std::string_view text, const std::string& name, con
   c.features = float_array(rows * c.width), c.labels = float_array(rows);
   if (!options.labels) std::fill_n(c.labels.data(), rows, 0.0f);
   c.universe = all, c.first = first, c.rows = rows;
-  c.kind = columns.label_kind(), c.classes = columns.classes();
+  c.kind = columns.label_kind(), c.classes = columns.classes(), c.rows_per_owner = columns.rows_per_owner();
   c.digest = csv.digest();
 
   // The last record, with the line end that the file may lack.
@@ -577,6 +637,15 @@ inline dataset read_csv_text(std::string_view text, const std::string& name, con
 
   std::vector<std::uint64_t> gaps;
   for (const auto& rows_of : dropped) gaps.insert(gaps.end(), rows_of.begin(), rows_of.end());
+  if (parser.has_owners()) {
+    const auto begin = csv.start(0);
+    const auto beyond = rows_beyond_owners(
+        csv, parser, columns, first, rows, options.bad_rows,
+        std::array{text.substr(begin, (last.empty() ? csv.start(all) : last_at) - begin), std::string_view(last)});
+    std::vector<std::uint64_t> both;
+    std::set_union(gaps.begin(), gaps.end(), beyond.begin(), beyond.end(), std::back_inserter(both));
+    gaps = std::move(both);
+  }
   c.positions = position_set::range(first, rows);
   if (gaps.empty()) return dataset(std::move(c));
 

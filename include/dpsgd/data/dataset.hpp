@@ -18,6 +18,7 @@
 #include <memory>
 #include <new>
 #include <span>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -133,6 +134,7 @@ class dataset {
     position_set positions;             // of the records
     std::uint64_t universe = 0;         // rows of the whole file
     std::uint64_t first = 0, rows = 0;  // the range of the file that was read
+    int rows_per_owner = 1;             // that anybody has at most
     dpsgd::label_kind kind = dpsgd::label_kind::two_classes;
     int classes = 2;
     data_digest digest;
@@ -151,6 +153,7 @@ class dataset {
         dropped_(c.rows - c.positions.size()),
         kind_(c.kind),
         classes_(c.classes),
+        rows_per_owner_(c.rows_per_owner),
         digest_(c.digest) {
     require(count_ <= rows_ && rows_ <= universe_, "a dataset holds more records than the file has rows");
     positions_ = std::make_shared<position_set>(std::move(c.positions));
@@ -181,6 +184,32 @@ class dataset {
     return data;
   }
 
+  /// The first `rows` records of each owner; the others are dropped, and keep their positions. owners: a number for each
+  /// record, whose it is. Before any split or shard: whose rows come first is a matter of the whole file. (A reader of
+  /// files does this by schema::owner.) Throws when sizes disagree, rows is not in 1 .. 64, or it is too late.
+  [[gnu::cold]] dataset by_owner(std::span<const std::uint64_t> owners, int rows) const {
+    require(rows >= 1 && rows <= 64, "an owner may have 1 to 64 rows; got ", rows);
+    require(owners.size() == count_, "there are ", count_, " records, but owners of ", owners.size());
+    require(!members_ && rows_ == universe_ && rows_per_owner_ == 1,
+            "owners are bounded once, in the whole data set, before it is split or cut into shards");
+    std::unordered_map<std::uint64_t, int> seen;
+    std::vector<std::uint64_t> kept((universe_ + 63) / 64);
+    contents c;
+    c.features = float_array(count_ * width_), c.labels = float_array(count_);
+    std::size_t to = 0;
+    for (std::size_t i = 0; i < count_; ++i) {
+      if (++seen[owners[i]] > rows) continue;
+      std::memcpy(c.features.data() + to * width_, features_ + i * width_, width_ * sizeof(float));
+      c.labels.data()[to++] = labels_[i];
+      const auto p = position(i);
+      kept[p / 64] |= std::uint64_t{1} << p % 64;
+    }
+    c.positions = position_set::of_bits(std::move(kept));
+    c.width = width_, c.universe = c.rows = universe_;
+    c.rows_per_owner = rows, c.kind = kind_, c.classes = classes_, c.digest = digest_;
+    return dataset(std::move(c));
+  }
+
   std::size_t records() const { return count_; }
   std::size_t width() const { return width_; }
   /// (records, width), row-major without gaps: a gather is data + row * width.
@@ -196,6 +225,8 @@ class dataset {
   /// The positions that belong to this part (all of them, or one side of a split), on any rank, dropped rows included.
   /// Public: the N of sampling and of delta. A shard keeps its dataset's.
   std::uint64_t all() const { return all_; }
+  /// How many of the records anybody has at most: what a claim protects is that many together. Public.
+  int rows_per_owner() const { return rows_per_owner_; }
   /// Rows of this part that were read here and dropped; over the shards it adds up. Not private.
   std::uint64_t dropped() const { return dropped_; }
 
@@ -263,7 +294,7 @@ class dataset {
   std::size_t width_ = 0, count_ = 0, skip_ = 0;  // skip_: records of positions_ that lie before this shard
   std::uint64_t universe_ = 0, all_ = 0, first_ = 0, rows_ = 0, dropped_ = 0;
   dpsgd::label_kind kind_ = dpsgd::label_kind::two_classes;
-  int classes_ = 2;
+  int classes_ = 2, rows_per_owner_ = 1;
   unsigned depth_ = 0;  // splits so far: each draws from a stream of its own
   data_digest digest_;
 };

@@ -211,6 +211,18 @@ class schema {
     return with(feature_column::binary(std::move(name), options));
   }
 
+  /// Whose row it is: rows with the same text in this column belong to one owner, who is protected as a whole. Of each
+  /// owner the file's first `rows` rows are read and the others dropped. Throws when rows is not in 1 .. 64, or there
+  /// are two such columns.
+  [[nodiscard]] schema owner(std::string name, int rows) const {
+    check_name(name);
+    require(owner_.empty(), "the schema has two columns of owners: \"", owner_, "\" and \"", name, "\"");
+    require(rows >= 1 && rows <= 64, "column \"", name, "\": an owner may have 1 to 64 rows; got ", rows);
+    schema next = *this;
+    next.owner_ = std::move(name), next.rows_per_owner_ = rows;
+    return next;
+  }
+
   /// The number of features.
   std::size_t width() const { return width_; }
   dpsgd::label_kind label_kind() const { return the_label().kind(); }
@@ -218,6 +230,9 @@ class schema {
   int classes() const { return the_label().classes(); }
 
   const std::vector<feature_column>& columns() const { return columns_; }
+  /// The column that says whose row it is; empty: each row has an owner of its own.
+  const std::string& owner() const { return owner_; }
+  int rows_per_owner() const { return rows_per_owner_; }
   bool has_label() const { return label_.has_value(); }
   /// The label column. Throws when there is none.
   const label_column& the_label() const {
@@ -255,7 +270,7 @@ class schema {
   }
   [[gnu::cold]] void check_name(const std::string& name) const {
     require(!name.empty(), "a column of the schema has no name");
-    const bool taken = (label_ && label_->name() == name) ||
+    const bool taken = (label_ && label_->name() == name) || owner_ == name ||
                        std::any_of(columns_.begin(), columns_.end(), [&](const auto& c) { return c.name() == name; });
     require(!taken, "the schema names column \"", name, "\" twice");
   }
@@ -281,6 +296,8 @@ class schema {
 
   std::vector<feature_column> columns_;
   std::optional<label_column> label_;
+  std::string owner_;
+  int rows_per_owner_ = 1;
   std::size_t width_ = 0;
 };
 

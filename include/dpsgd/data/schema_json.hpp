@@ -5,11 +5,13 @@
 ///     {"name": "age",    "kind": "numeric", "min": 0, "max": 120, "cuts": [25, 45, 65], "default": 40},
 ///     {"name": "income", "kind": "numeric", "min": -10000, "max": 1000000, "scale": "signed_log"},
 ///     {"name": "educ",   "kind": "categorical", "min": 1, "max": 16},
-///     {"name": "sex",    "kind": "binary", "default": 0}
+///     {"name": "sex",    "kind": "binary", "default": 0},
+///     {"name": "person", "kind": "owner", "rows": 4}
 ///   ]}
 /// "scale" is "linear" or "signed_log"; "cuts" and "default" are optional (feature_column says what they do). A label
 /// is of two classes, 0 and 1; with "min" and "max" a number to predict (and "scale"); with "classes": k one of the
-/// integers 0 .. k - 1, or min .. min + k - 1 with "min". "comment" is allowed everywhere; any other key is an error.
+/// integers 0 .. k - 1, or min .. min + k - 1 with "min". An owner's column is optional: without it each row is a person
+/// of its own (schema::owner). "comment" is allowed everywhere; any other key is an error.
 #pragma once
 
 #include <algorithm>
@@ -106,8 +108,12 @@ class column_json {
       only({"default"});
       return columns.binary(name, {.missing = missing()});
     }
+    if (kind == "owner") {
+      only({"rows"});
+      return columns.owner(name, integer("rows"));
+    }
     require(kind == "label", where_, ": unknown kind \"", kind,
-            "\"; expected \"numeric\", \"categorical\", \"binary\" or \"label\"");
+            "\"; expected \"numeric\", \"categorical\", \"binary\", \"owner\" or \"label\"");
     if (has("classes")) {
       only({"classes", "min"});
       const int first = has("min") ? integer("min") : 0;

@@ -87,6 +87,21 @@ namespace detail {
   }
 }
 
+/// How many of the records one owner has at most, where the data knows.
+template <class Records>
+double rows_per_owner(const Records& data) {
+  if constexpr (requires { data.rows_per_owner(); }) return data.rows_per_owner();
+  else return 1;
+}
+
+/// What one step spends of whom the data protects.
+template <class Cast, class Records>
+auto event_for(const Cast& cast, const Records& data) {
+  const auto event = with_rows(cast.event(), rows_per_owner(data));
+  event.check();
+  return event;
+}
+
 /// What a sampling keeps from step to step: nothing, or its memory.
 struct no_memory {};
 template <class Sampling>
@@ -141,7 +156,7 @@ class training_run {
         options_(options),
         clip_(cast.clip),
         root_(cast.world.rank() == 0),
-        event_((check(), cast.event())),
+        event_((check(), detail::event_for(cast, data))),
         exposed_{.insecure_seed = options.insecure_seed.has_value()},
         size_(model.parameters().size()),
         expected_batch_(cast.sampling.expected_batch(data.all())),
@@ -276,14 +291,26 @@ class training_run {
     detail::check_shards(use_.world, data_);
     require(data_.features().cols == model_.inputs(), "the model has ", model_.inputs(), " inputs, but the data ",
             data_.features().cols, " features");
-    detail::check_agreement(
-        use_.world,
-        {sensitivity_, factor(0.1 * sensitivity_), factor(sensitivity_), factor(10 * sensitivity_),
-         use_.noise.variance(1.0), use_.sampling.expected_batch(std::uint64_t{1} << 40), static_cast<double>(o.steps),
-         o.target_epsilon.value_or(-1), o.learning_rate, use_.schedule.factor(0, 1000), use_.schedule.factor(500, 1000),
-         o.delta, o.insecure_seed ? 1.0 : 0.0, static_cast<double>(o.insecure_seed.value_or(0)), o.journal ? 1.0 : 0.0,
-         static_cast<double>(o.checkpoint_every), static_cast<double>(data_.universe()),
-         static_cast<double>(data_.all()), static_cast<double>(model_.parameters().size())});
+    detail::check_agreement(use_.world, {sensitivity_,
+                                         factor(0.1 * sensitivity_),
+                                         factor(sensitivity_),
+                                         factor(10 * sensitivity_),
+                                         use_.noise.variance(1.0),
+                                         use_.sampling.expected_batch(std::uint64_t{1} << 40),
+                                         static_cast<double>(o.steps),
+                                         o.target_epsilon.value_or(-1),
+                                         o.learning_rate,
+                                         use_.schedule.factor(0, 1000),
+                                         use_.schedule.factor(500, 1000),
+                                         o.delta,
+                                         o.insecure_seed ? 1.0 : 0.0,
+                                         static_cast<double>(o.insecure_seed.value_or(0)),
+                                         o.journal ? 1.0 : 0.0,
+                                         static_cast<double>(o.checkpoint_every),
+                                         static_cast<double>(data_.universe()),
+                                         static_cast<double>(data_.all()),
+                                         detail::rows_per_owner(data_),
+                                         static_cast<double>(model_.parameters().size())});
   }
 
   /// The layers with parameters: what a clip by layer sees as groups.
