@@ -3,6 +3,8 @@
 /// parameters bit for bit).
 #pragma once
 
+#include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -58,8 +60,8 @@ inline dpsgd::mlp make_model(const settings& s) {
 /// One record. All of it is private.
 struct record {
   pums::person person;
-  int rank = 0;        // that holds it
-  bool drawn = false;  // joins this step
+  int rank = 0;                                        // that holds it
+  bool drawn = false;                                  // joins this step
   double loss = 0, norm = 0, factor = 0, clipped = 0;  // of its gradient: length, what it is multiplied by, length then
 };
 
@@ -75,9 +77,9 @@ struct step {
   std::vector<shard> shards;
   std::vector<std::string> names;  // of the parameters
   std::vector<float> before, sum, noise, gradient, after;
-  double deviation = 0;  // of the noise on each coordinate of the sum
-  dpsgd::claim claim;    // of one such step, had its key been a secret one
-  std::uint64_t drawn = 0;
+  double deviation = 0;   // of the noise on each coordinate of the sum
+  dpsgd::claim claim;     // of one such step, had its key been a secret one
+  bool scattered = true;  // else every rank owns everything
 };
 
 inline double length(std::span<const float> v) {
@@ -96,7 +98,8 @@ inline std::vector<std::string> parameter_names(const settings& s) {
       names.push_back(name + "bias" + (outputs > 1 ? " of unit " + std::to_string(o) : ""));
   };
   std::vector<std::string> inputs, units;
-  for (const auto& c : columns().columns()) inputs.push_back(c.name());
+  const auto shown = columns();
+  for (const auto& c : shown.columns()) inputs.push_back(c.name());
   for (std::size_t u = 0; u < s.hidden; ++u) units.push_back("unit " + std::to_string(u));
   if (s.hidden > 0) layer("layer 1: ", inputs, s.hidden), layer("layer 2: ", units, 1);
   else layer("layer 1: ", inputs, 1);
@@ -129,7 +132,6 @@ inline step take_step(const settings& s) {
     auto vector = dpsgd::bind<float>(dpsgd::allreduce::from_name(s.allreduce), world, size + 1);
     dpsgd::buffer<float> sum(size + 1), parameters(size + 1), alone(size);
     std::copy(seen.before.begin(), seen.before.end(), parameters.data());
-    parameters[size] = sum[size] = 0;
     dpsgd::cpu::backend::weights weights(begin.shapes());
     backend.weights_changed(weights, parameters.data());
     dpsgd::clipped_sum_workspace<dpsgd::cpu::backend, dpsgd::mlp, dpsgd::ghost_norms> clipped_sum(
@@ -168,18 +170,18 @@ inline step take_step(const settings& s) {
 
     // The release of my shard: noise on the sum, the division by the expected batch, the optimizer's step.
     const dpsgd::random_stream stream{key, dpsgd::domain::noise, 0, 0};
-    std::copy_n(sum.data() + own.first, own.count, seen.sum.data() + own.first);
-    const std::array<float*, 1> moments{alone.data()};
-    std::fill_n(alone.data(), size, 0.0f);
+    if (vector.scattered() || world.rank() == 0)  // else every rank owns everything
+      std::copy_n(sum.data() + own.first, own.count, seen.sum.data() + own.first);
+    dpsgd::buffer<float> momentum(size);
     const auto rule = dpsgd::sgd{}.rule({1, s.learning_rate, noise.variance(sensitivity) / (expected * expected)});
-    static_assert(dpsgd::sgd::moments == 1);
     dpsgd::release(noise, stream, sensitivity, expected, rule, own.first, own.count, sum.data(), parameters.data(),
-                   moments);
+                   std::array{momentum.data()});
     vector.gather(parameters.data());
-    if (world.rank() == 0) seen.after.assign(parameters.data(), parameters.data() + size);
+    if (world.rank() == 0)
+      seen.after.assign(parameters.data(), parameters.data() + size), seen.scattered = vector.scattered();
   });
 
-  // The noise once more, to show it; who is drawn.
+  // The noise once more, to show it.
   for (std::size_t block = 0; block * noise.block_size < size; ++block) {
     alignas(64) float drawn[dpsgd::gaussian_noise::block_size];
     noise.draw({key, dpsgd::domain::noise, 0, 0}, static_cast<std::uint32_t>(block), sensitivity, drawn);
@@ -188,7 +190,6 @@ inline step take_step(const settings& s) {
   }
   const auto scale = static_cast<float>(1 / expected);
   for (std::size_t i = 0; i < size; ++i) seen.gradient[i] = (seen.sum[i] + seen.noise[i]) * scale;
-  for (const auto& r : seen.records) seen.drawn += r.drawn;
 
   dpsgd::pld_accountant spent;
   const auto event = dpsgd::step_event(clip, noise, sampling);
