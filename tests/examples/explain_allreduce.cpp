@@ -45,19 +45,6 @@ bool whole(const holdings& all, int ranks) {
   return true;
 }
 
-// What a headless Chromium shows of a page. "" where there is none.
-std::string shown(const workplace& place, const std::string& page) {
-  for (const char* name : {"chromium", "chromium-browser", "google-chrome"}) {
-    const auto result = run(place, {"sh", "-c", std::string("command -v ") + name});
-    if (result.status != 0) continue;
-    return process(place, {name, "--headless", "--no-sandbox", "--disable-gpu", "--user-data-dir=" + place / "profile",
-                           "--virtual-time-budget=2000", "--dump-dom", "file://" + page})
-        .wait(50)
-        .out;
-  }
-  return "";
-}
-
 std::string cell(int rank, int block, const std::string& holds) {
   return "data-rank=\"" + std::to_string(rank) + "\" data-block=\"" + std::to_string(block) + "\" data-holds=\"" +
          holds + "\"";
@@ -151,14 +138,14 @@ TEST_CASE("the page opens in a browser, steps through the rounds and shows what 
   const std::string end = "</html>";
   write(place / "pressed.html", pressed.insert(pressed.rfind(end), "<script>$('on').click()</script>"));
 
-  const auto dom = shown(place, place / "page.html#round=0");
+  const auto dom = in_browser(place, place / "page.html#round=0");
   if (dom.empty()) {
     MESSAGE("skipped: there is no Chromium here");
     return;
   }
   CHECK(dom.find("Allreduce among 5 ranks: circulant and ring</title>") != dom.npos);
-  for (const auto& step : {std::pair{dom, 0}, std::pair{shown(place, place / "pressed.html#round=1"), 2},
-                           std::pair{shown(place, place / "page.html"), 8}}) {
+  for (const auto& step : {std::pair{dom, 0}, std::pair{in_browser(place, place / "pressed.html#round=1"), 2},
+                           std::pair{in_browser(place, place / "page.html"), 8}}) {
     const auto& page = step.first;
     const int rounds = step.second;  // (clang 14 captures no structured bindings)
     const auto second = page.find("<h2>ring</h2>");

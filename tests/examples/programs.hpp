@@ -159,6 +159,19 @@ inline outcome run(const workplace& place, const words& command, std::size_t fil
   return process(place, command, file_limit).wait();
 }
 
+/// What a headless Chromium shows of a page. "" where there is none.
+inline std::string in_browser(const workplace& place, const std::string& page) {
+  for (const char* name : {"chromium", "chromium-browser", "google-chrome"}) {
+    const auto result = run(place, {"sh", "-c", std::string("command -v ") + name});
+    if (result.status != 0) continue;
+    return process(place, {name, "--headless", "--no-sandbox", "--disable-gpu", "--user-data-dir=" + place / "profile",
+                           "--virtual-time-budget=2000", "--dump-dom", "file://" + page})
+        .wait(50)
+        .out;
+  }
+  return "";
+}
+
 inline words operator+(words left, const words& right) {
   left.insert(left.end(), right.begin(), right.end());
   return left;

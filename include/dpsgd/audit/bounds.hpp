@@ -161,4 +161,39 @@ inline double epsilon_at_least_one_run(std::uint64_t canaries, std::uint64_t gue
   return low;
 }
 
+/// A number that was estimated, and where the true one lies.
+struct interval {
+  double value = 0, low = 0, high = 0;
+};
+
+namespace detail {
+/// P[|T| <= t] for Student's T with `freedom` degrees of freedom (Abramowitz and Stegun 26.7.3 and 26.7.4).
+inline double student_within(double t, int freedom) {
+  const double angle = std::atan(t / std::sqrt(static_cast<double>(freedom))), c = std::cos(angle);
+  const bool odd = freedom % 2 == 1;
+  double term = odd ? c : 1, sum = freedom > 1 ? term : 0;
+  for (int k = odd ? 3 : 2; k < freedom; k += 2) term *= c * c * (k - 1) / k, sum += term;
+  return odd ? 2 / 3.14159265358979323846 * (angle + std::sin(angle) * sum) : std::sin(angle) * sum;
+}
+}  // namespace detail
+
+/// The mean of independent repetitions, and Student's interval around it: exact for normal ones, near enough for means
+/// of many records. Throws dpsgd::error for fewer than two.
+inline interval mean_interval(std::span<const double> repetitions, double confidence) {
+  const auto n = static_cast<double>(repetitions.size());
+  require(repetitions.size() >= 2 && confidence > 0 && confidence < 1,
+          "an interval around a mean needs two repetitions or more, and a confidence in (0, 1); got ",
+          repetitions.size(), " and ", confidence);
+  double mean = 0, square = 0;
+  for (const double v : repetitions) mean += v / n;
+  for (const double v : repetitions) square += (v - mean) * (v - mean);
+  double low = 0, high = 1e9;
+  for (int i = 0; i < 100; ++i) {
+    const double t = (low + high) / 2;
+    (detail::student_within(t, static_cast<int>(repetitions.size()) - 1) < confidence ? low : high) = t;
+  }
+  const double reach = high * std::sqrt(square / (n - 1) / n);
+  return {mean, mean - reach, mean + reach};
+}
+
 }  // namespace dpsgd::audit
