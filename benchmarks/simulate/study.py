@@ -18,6 +18,7 @@ import platforms
 import report
 
 MOST_MESSAGES = 150_000  # simulating more takes minutes
+MOST_BYTES = 4 << 30     # of all ranks' vectors: longer ones take minutes, too
 MOST_TIMES = 20          # dearer than the cheapest by this factor: a picture need not show it
 HUGE = 100_000           # ranks, by the model alone
 
@@ -42,6 +43,8 @@ def plan(priced):
         times = row["seconds"] / cheapest[row["bytes"]]
         if times > MOST_TIMES:
             left_out[key] = f"{times:.0f} times the cheapest by the model"
+        elif row["ranks"] * row["bytes"] > MOST_BYTES:
+            left_out[key] = f"{row['ranks'] * row['bytes'] >> 30} GiB of vectors"
         elif row["messages"] > MOST_MESSAGES:
             left_out[key] = f"{row['messages']:,} messages"
         else:

@@ -77,10 +77,13 @@ class Platforms(unittest.TestCase):
 
 class Plan(unittest.TestCase):
     def test_the_dear_and_the_long_are_left_out_with_the_reason(self):
-        row = lambda name, seconds, messages: {"algorithm": name, "bytes": 4, "seconds": seconds, "messages": messages}
-        run, left_out = study.plan([row("a", 1, 10), row("b", 19, 10), row("c", 21, 10), row("d", 2, 10**6)])
+        def row(name, seconds, messages, size=4):
+            return {"algorithm": name, "ranks": 1024, "bytes": size, "seconds": seconds, "messages": messages}
+        run, left_out = study.plan([row("a", 1, 10), row("b", 19, 10), row("c", 21, 10), row("d", 2, 10**6),
+                                    row("a", 1, 10, 1 << 24)])
         self.assertEqual(run, [("a", 4), ("b", 4)])
-        self.assertEqual(left_out, {("c", 4): "21 times the cheapest by the model", ("d", 4): "1,000,000 messages"})
+        self.assertEqual(left_out, {("c", 4): "21 times the cheapest by the model", ("d", 4): "1,000,000 messages",
+                                    ("a", 1 << 24): "16 GiB of vectors"})
 
     def test_what_is_missing_or_too_fast_is_found(self):
         row = {"network": "fat tree", "ranks": 16, "algorithm": "ring", "bytes": 1 << 20, "seconds": 1e-3}
