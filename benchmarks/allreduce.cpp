@@ -1,6 +1,7 @@
-/// The race: every allreduce of ours, what auto_allreduce picks, and MPI_Allreduce itself, from 4 B to 64 MiB.
+/// The race: every allreduce of ours, what auto_allreduce picks, and MPI_Allreduce itself, from 4 B on.
 ///
-///   mpirun -n 2 build/release/benchmarks/allreduce [--json FILE] [--seconds 60] [--only NAME]
+///   mpirun -n 2 build/release/benchmarks/allreduce [--json FILE] [--seconds 60] [--only NAME] [--most BYTES]
+///                                                  [--transport "shared memory"]     a word for the rows
 ///
 /// Each iteration begins at a barrier and counts as long as its slowest rank. Algorithms and sizes come in random order,
 /// five times over, each for its share of the seconds, and once each time where that is too short. Every result is
@@ -34,21 +35,27 @@ struct contest {  // one algorithm at one size
 };
 
 struct options {
-  std::string json, only;
+  std::string json, only, transport = "shared memory";
   double seconds = 60;
+  std::size_t most = std::size_t{64} << 20;  // bytes
 };
 
 options read(int argc, char** argv) {
   options o;
+  const std::string usage =
+      "usage: allreduce [--json FILE] [--seconds S] [--only NAME] [--most BYTES] [--transport WORD]; ";
   for (int i = 1; i < argc; ++i) {
     const std::string name = argv[i];
-    dpsgd::require(i + 1 < argc, "usage: allreduce [--json FILE] [--seconds S] [--only NAME]; no value for ", name);
+    dpsgd::require(i + 1 < argc, usage, "no value for ", name);
     const std::string value = argv[++i];
     if (name == "--json") o.json = value;
     else if (name == "--only") o.only = value;
+    else if (name == "--transport") o.transport = value;
+    else if (name == "--most") o.most = static_cast<std::size_t>(std::atoll(value.c_str()));
     else if (name == "--seconds") o.seconds = std::atof(value.c_str());
-    else dpsgd::fail("usage: allreduce [--json FILE] [--seconds S] [--only NAME]; there is no ", name);
+    else dpsgd::fail(usage, "there is no ", name);
   }
+  dpsgd::require(o.most >= 4 && o.most % 4 == 0, "--most must be a multiple of 4 bytes, from 4 on; got ", o.most);
   dpsgd::require(o.seconds > 0, "--seconds must be positive; got ", o.seconds);
   return o;
 }
@@ -67,7 +74,7 @@ double quantile(std::vector<double> v, double q) {
   return v[std::min(v.size() - 1, static_cast<std::size_t>(q * static_cast<double>(v.size())))];
 }
 
-std::vector<contest> make(dpsgd::mpi::world& world, const std::string& only) {
+std::vector<contest> make(dpsgd::mpi::world& world, const std::string& only, std::size_t most) {
   std::vector<contest> all;
   const dpsgd::auto_allreduce chosen(world);
   const auto enter = [&](const std::string& name, const std::string& picked, std::size_t bytes, const auto& algorithm) {
@@ -75,7 +82,7 @@ std::vector<contest> make(dpsgd::mpi::world& world, const std::string& only) {
     auto bound = std::make_shared<dpsgd::bound_any<float, dpsgd::mpi::world>>(algorithm, world, bytes / sizeof(float));
     all.push_back({name, picked, bytes, [bound](float* v) { bound->all_reduce(v); }});
   };
-  for (std::size_t bytes = 4; bytes <= std::size_t{64} << 20; bytes *= 4) {
+  for (std::size_t bytes = 4; bytes <= most; bytes = bytes < most ? std::min(bytes * 4, most) : most + 1) {
     const auto n = bytes / sizeof(float);
     for (const auto& a : dpsgd::allreduce::all_algorithms) enter(std::string(a.name()), "", bytes, a);
     if (only.empty() || only == "auto") {
@@ -96,8 +103,8 @@ std::vector<contest> make(dpsgd::mpi::world& world, const std::string& only) {
   return all;
 }
 
-void race(dpsgd::mpi::world& world, std::vector<contest>& all, double seconds) {
-  std::vector<float> v((std::size_t{64} << 20) / sizeof(float));
+void race(dpsgd::mpi::world& world, std::vector<contest>& all, double seconds, std::size_t most) {
+  std::vector<float> v(most / sizeof(float));
   const int size = world.size();
   for (auto& c : all) {  // is it right? (and the connections open, the memory touched)
     std::fill_n(v.begin(), c.bytes / sizeof(float), static_cast<float>(world.rank() + 1));
@@ -143,8 +150,8 @@ void race(dpsgd::mpi::world& world, std::vector<contest>& all, double seconds) {
 int main(int argc, char** argv) try {
   dpsgd::mpi::world world(argc, argv);
   const auto asked = read(argc, argv);
-  auto all = make(world, asked.only);
-  race(world, all, asked.seconds);
+  auto all = make(world, asked.only, asked.most);
+  race(world, all, asked.seconds, asked.most);
   if (world.rank() != 0) return 0;
   std::ofstream file;
   if (!asked.json.empty()) {
@@ -157,10 +164,10 @@ int main(int argc, char** argv) try {
     char row[512];
     const double median = quantile(c.times, 0.5) * 1e6, p99 = quantile(c.times, 0.99) * 1e6;
     std::snprintf(row, sizeof row,
-                  R"({"library": "%s", "algorithm": "%s", "ranks": %d, "transport": "shared memory", "bytes": %zu, )"
+                  R"({"library": "%s", "algorithm": "%s", "ranks": %d, "transport": "%s", "bytes": %zu, )"
                   R"("median_us": %.3f, "p99_us": %.3f, "iterations": %zu, "picked": "%s"})",
-                  by.c_str(), c.algorithm.c_str(), world.size(), c.bytes, median, p99, c.times.size(),
-                  c.picked.c_str());
+                  by.c_str(), c.algorithm.c_str(), world.size(), asked.transport.c_str(), c.bytes, median, p99,
+                  c.times.size(), c.picked.c_str());
     if (file.is_open()) file << separator << row;
     separator = ",\n";
     std::printf("%-22s %10zu B %12.2f us  p99 %12.2f us %s\n", c.algorithm.c_str(), c.bytes, median, p99,

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Sourced by tests/run.sh and examples/run.sh: installs by apt what is missing, and fetches nothing when all is there.
+# Sourced by tests/run.sh, examples/run.sh and others: installs by apt what is missing, and fetches nothing when all is there.
 #
 #   install_missing build mpi ...     the groups of the table below that the caller needs
 
@@ -16,6 +16,8 @@ examples   libcli11-dev        include/CLI/CLI.hpp
 examples   nlohmann-json3-dev  include/nlohmann/json.hpp
 compare    python3             python3
 compare    python3-venv        share/doc/python3-venv
+simulate   python3             python3
+simulate   libsimgrid-dev      smpicxx
 all        clang               clang++
 all        clang-format        clang-format
 all        clang-tidy          clang-tidy

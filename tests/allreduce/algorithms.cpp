@@ -88,3 +88,44 @@ TEST_CASE("messages that are empty are not counted, and those of a pair and a ro
   CHECK(s.reduce.size() > 24);
   CHECK(cost(s, 8).messages == 48);
 }
+
+TEST_CASE("one member for all that do the same: the same counts and the same time as of all arrows") {
+  const network net{2e-6, 1e-9, 3e-10};
+  const auto check = [&](const auto& a, int period, int step) {
+    for (int size = period; size <= 128; size += step) {
+      INFO("among ", size, ", period ", period);
+      for (int rank = 0; rank < size; ++rank) REQUIRE(repeats(a, size, period, rank));
+      const auto whole = derive(a, size);
+      const auto few = collapse(a, size, period);
+      for (const arrow& one : few.arrows.reduce) REQUIRE(one.from < period);
+      for (const std::uint64_t each : {0, 1, 12}) {
+        const auto bytes = each * static_cast<std::uint64_t>(whole.blocks);
+        const costs c = cost(few, bytes), w = cost(whole, bytes);
+        CHECK(c.rounds == w.rounds);
+        CHECK(c.messages == w.messages);
+        CHECK(c.bytes == w.bytes);
+        CHECK(c.reduced == w.reduced);
+        CHECK(c.most_messages == w.most_messages);
+        CHECK(c.most_sent == w.most_sent);
+        CHECK(c.most_received == w.most_received);
+        CHECK(c.most_reduced == w.most_reduced);
+        CHECK(seconds(few, bytes, net) == seconds(whole, bytes, net));  // bit by bit
+      }
+    }
+  };
+  check(ring{}, 1, 1);
+  check(round_robin{}, 1, 1);
+  check(all_to_all{}, 1, 1);
+  check(circulant{}, 1, 1);
+  check(circulant{3}, 1, 1);
+  check(swing{}, 2, 2);
+  check(hierarchical{ring{}, circulant{}, 4}, 4, 4);
+  // And those that do not repeat are told apart.
+  CHECK(!repeats(swing{}, 8, 1, 1));
+  CHECK(!repeats(naive{}, 4, 1, 1));
+  CHECK(!repeats(binomial_tree{}, 8, 2, 2));
+  CHECK(!repeats(swing{}, 7, 1, 6));
+  CHECK_THROWS_WITH_AS(collapse(ring{}, 7, 2), "a period of 2 does not divide 7 members", std::invalid_argument);
+  CHECK_THROWS_AS(cost(collapse(ring{}, 7, 1), 8), std::invalid_argument);
+  CHECK_THROWS_AS(seconds(collapse(ring{}, 7, 1), 8, net), std::invalid_argument);
+}

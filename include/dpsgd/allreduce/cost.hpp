@@ -7,8 +7,12 @@
 
 #include <algorithm>
 #include <bit>
+#include <compare>
 #include <cstddef>
 #include <cstdint>
+#include <span>
+#include <stdexcept>
+#include <string>
 #include <vector>
 
 #include "dpsgd/allreduce/schedule.hpp"
@@ -57,9 +61,9 @@ inline auto parcels(const schedule& s, const std::vector<arrow>& arrows, std::ui
 }
 
 /// visit(the parcels of a round), one round after the other, to the end of the reduction and of the way back; a member
-/// sends to those next to its right first, so that not everybody begins with member 0.
+/// sends to those next to its right first, so that not everybody begins with member 0. Member r + period stands for r.
 template <class Visit>
-void each_round(const schedule& s, std::uint64_t bytes, Visit visit) {
+void each_round(const schedule& s, int period, std::uint64_t bytes, Visit visit) {
   for (const auto* arrows : {&s.reduce, &s.gather}) {
     auto all = parcels(s, *arrows, bytes);
     for (std::size_t i = 0; i < all.size();) {
@@ -70,17 +74,16 @@ void each_round(const schedule& s, std::uint64_t bytes, Visit visit) {
                 [&](const parcel& a, const parcel& b) {
                   return distance(a) != distance(b) ? distance(a) < distance(b) : a.from < b.from;
                 });
+      for (auto p = i; p < end; ++p) all[p].from %= period, all[p].to %= period;
       visit(std::span(all).subspan(i, end - i));
       i = end;
     }
   }
 }
 
-}  // namespace detail
-
-/// Counts the arrows of a schedule that is right (verify) for a vector of `bytes` bytes. Cost: the number of arrows.
-inline costs cost(const schedule& s, std::uint64_t bytes) {
-  const auto members = static_cast<std::size_t>(s.size);
+// See cost and seconds below. s: the arrows that members 0 .. period - 1 send, each of which stands for size / period.
+inline costs cost(const schedule& s, int period, std::uint64_t bytes) {
+  const auto members = static_cast<std::size_t>(period);
   struct tally {
     int depth = 0;
     std::uint64_t messages = 0, sent = 0, received = 0, reduced = 0;
@@ -88,7 +91,7 @@ inline costs cost(const schedule& s, std::uint64_t bytes) {
   auto of = std::vector<tally>(members);
   auto next = std::vector<int>(members, 0);
   costs c;
-  detail::each_round(s, bytes, [&](std::span<const detail::parcel> round) {
+  each_round(s, period, bytes, [&](std::span<const parcel> round) {
     for (const auto& p : round) {  // a round takes a member from its own depth, or its peers', one further
       const auto from = static_cast<std::size_t>(p.from), to = static_cast<std::size_t>(p.to);
       next[from] = std::max(next[from], of[from].depth + 1);
@@ -104,23 +107,15 @@ inline costs cost(const schedule& s, std::uint64_t bytes) {
     c.most_messages = std::max(c.most_messages, t.messages), c.most_sent = std::max(c.most_sent, t.sent);
     c.most_received = std::max(c.most_received, t.received), c.most_reduced = std::max(c.most_reduced, t.reduced);
   }
+  const auto times = static_cast<std::uint64_t>(s.size / period);
+  c.messages *= times, c.bytes *= times, c.reduced *= times;
   return c;
 }
 
-/// The same for algorithm `a` among `size` members.
-template <algorithm Algorithm>
-costs cost(const Algorithm& a, int size, std::uint64_t bytes) {
-  return cost(derive(a, size), bytes);
-}
-
-/// Seconds by the model: a member sends one message after the other, round the circle to its right, and receives one
-/// after the other at the same time (one port, both directions); a message of b bytes keeps either side busy for alpha
-/// + b beta; what has arrived is added, at b gamma, and then the member's next round begins. Nobody waits for those he
-/// does not hear from. The links are all alike, and do not crowd each other.
-inline double seconds(const schedule& s, std::uint64_t bytes, const network& net) {
-  const auto members = static_cast<std::size_t>(s.size);
+inline double seconds(const schedule& s, int period, std::uint64_t bytes, const network& net) {
+  const auto members = static_cast<std::size_t>(period);
   auto clock = std::vector<double>(members, 0), sent = clock, received = clock, adding = clock;
-  detail::each_round(s, bytes, [&](std::span<const detail::parcel> round) {
+  each_round(s, period, bytes, [&](std::span<const parcel> round) {
     for (const auto& p : round)
       for (const int m : {p.from, p.to}) {
         const auto i = static_cast<std::size_t>(m);
@@ -143,9 +138,91 @@ inline double seconds(const schedule& s, std::uint64_t bytes, const network& net
   return *std::max_element(clock.begin(), clock.end());
 }
 
+}  // namespace detail
+
+/// Counts the arrows of a schedule that is right (verify) for a vector of `bytes` bytes. Cost: the number of arrows.
+inline costs cost(const schedule& s, std::uint64_t bytes) { return detail::cost(s, s.size, bytes); }
+
+/// The same for algorithm `a` among `size` members.
+template <algorithm Algorithm>
+costs cost(const Algorithm& a, int size, std::uint64_t bytes) {
+  return cost(derive(a, size), bytes);
+}
+
+/// Seconds by the model: a member sends one message after the other, round the circle to its right, and receives one
+/// after the other at the same time (one port, both directions); a message of b bytes keeps either side busy for alpha
+/// + b beta; what has arrived is added, at b gamma, and then the member's next round begins. Nobody waits for those he
+/// does not hear from. The links are all alike, and do not crowd each other.
+inline double seconds(const schedule& s, std::uint64_t bytes, const network& net) {
+  return detail::seconds(s, s.size, bytes, net);
+}
+
 template <algorithm Algorithm>
 double seconds(const Algorithm& a, int size, std::uint64_t bytes, const network& net) {
   return seconds(derive(a, size), bytes, net);
+}
+
+/// The same two for very many members, of an algorithm whose members r and r + period do the same, `period` places
+/// further round the circle: it asks members 0 .. period - 1 alone. So do ring, round_robin, all_to_all and circulant
+/// with period 1, swing (even sizes) with 2, hierarchical with its node_size; where `size` is a multiple of it, and the
+/// blocks, which then are all of one length, divide `bytes`: it throws std::invalid_argument where these do not hold.
+/// Whether the members do repeat, repeats() tells. Cost: the arrows of `period` members.
+struct collapsed {
+  schedule arrows;  // those that members 0 .. period - 1 send to reduce; of the way back, those that come to them
+  int period;
+};
+
+template <algorithm Algorithm>
+collapsed collapse(const Algorithm& a, int size, int period) {
+  if (period < 1 || size % period != 0)
+    throw std::invalid_argument("a period of " + std::to_string(period) + " does not divide " + std::to_string(size) +
+                                " members");
+  return {derive(a, size, period), period};
+}
+
+namespace detail {
+inline void check_equal_blocks(const collapsed& c, std::uint64_t bytes) {
+  if (bytes % static_cast<std::uint64_t>(c.arrows.blocks) != 0)
+    throw std::invalid_argument(std::to_string(c.arrows.blocks) + " blocks do not divide " + std::to_string(bytes) +
+                                " bytes; members with blocks of several lengths do not all do the same");
+}
+}  // namespace detail
+
+inline costs cost(const collapsed& c, std::uint64_t bytes) {
+  detail::check_equal_blocks(c, bytes);
+  return detail::cost(c.arrows, c.period, bytes);
+}
+
+inline double seconds(const collapsed& c, std::uint64_t bytes, const network& net) {
+  detail::check_equal_blocks(c, bytes);
+  return detail::seconds(c.arrows, c.period, bytes, net);
+}
+
+/// Whether `rank` sends what rank % period sends, as far as cost and seconds can tell: in the same rounds, as far round
+/// the circle, as many blocks, for the same use. Cost: the arrows of the two.
+template <algorithm Algorithm>
+bool repeats(const Algorithm& a, int size, int period, int rank) {
+  struct line {
+    int round, distance, blocks;
+    bool adds;
+    auto operator<=>(const line&) const = default;
+  };
+  const auto lines = [&](int who) {
+    std::vector<line> all;
+    each_send(a, member{who, size}, [&](int round, int to, block_range blocks, on_receive then) {
+      const line next{round, (to - who + size) % size, blocks.count, then == on_receive::add};
+      all.push_back(next);
+    });
+    std::sort(all.begin(), all.end());
+    std::vector<line> messages;  // pieces of one message are one line
+    for (const line& l : all)
+      if (!messages.empty() && messages.back().round == l.round && messages.back().distance == l.distance &&
+          messages.back().adds == l.adds)
+        messages.back().blocks += l.blocks;
+      else messages.push_back(l);
+    return messages;
+  };
+  return lines(rank) == lines(rank % period);
 }
 
 /// What no algorithm can beat, each for itself (Chan, Heimlich, Purkayastha, van de Geijn, Collective Communication:

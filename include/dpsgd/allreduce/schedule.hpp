@@ -163,22 +163,29 @@ constexpr std::vector<arrow> backwards(std::vector<arrow> arrows) {
   return arrows;
 }
 
-/// Asks every member for its sends. Cost: the number of arrows, sorted.
+/// note(round, to, blocks, then) for every send of `me` that is not empty.
+template <algorithm Algorithm, class Note>
+constexpr void each_send(const Algorithm& a, member me, Note note) {
+  const auto say = [&](int round, int to, block_range blocks, on_receive then) {
+    if (blocks.count != 0) note(round, to, blocks, then);
+  };
+  if constexpr (scatter_algorithm<Algorithm>)
+    a.reduce_scatter(me, [&](int round, int to, block_range blocks) { say(round, to, blocks, on_receive::add); });
+  else
+    a.all_reduce(me, [&](int round, int to, block_range blocks, on_receive then = on_receive::add) {
+      say(round, to, blocks, then);
+    });
+}
+
+/// Asks every member for its sends; or only members 0 .. `asked` - 1 (for interpreters that know why: see collapse in
+/// cost.hpp). Cost: the number of arrows, sorted.
 template <algorithm Algorithm>
-constexpr schedule derive(const Algorithm& a, int size) {
+constexpr schedule derive(const Algorithm& a, int size, int asked = -1) {
   schedule s{size, blocks_of(a, size), scatter_algorithm<Algorithm>, {}, {}};
-  for (int rank = 0; rank < size; ++rank) {
-    const auto note = [&](int round, int to, block_range blocks, on_receive then) {
-      if (blocks.count != 0) s.reduce.push_back({round, rank, to, blocks, then});
-    };
-    if constexpr (scatter_algorithm<Algorithm>)
-      a.reduce_scatter(member{rank, size},
-                       [&](int round, int to, block_range blocks) { note(round, to, blocks, on_receive::add); });
-    else
-      a.all_reduce(member{rank, size}, [&](int round, int to, block_range blocks, on_receive then = on_receive::add) {
-        note(round, to, blocks, then);
-      });
-  }
+  for (int rank = 0; rank < (asked < 0 ? size : asked); ++rank)
+    each_send(a, member{rank, size}, [&](int round, int to, block_range blocks, on_receive then) {
+      s.reduce.push_back({round, rank, to, blocks, then});
+    });
   sort(s.reduce);
   if (s.scattered) s.gather = backwards(s.reduce);
   return s;
