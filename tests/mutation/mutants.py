@@ -203,9 +203,10 @@ MUTANTS = [
     mutant("the bound moves away from the quantile", [QUANTILE],
            (ADAPTS, "std::exp(-rate * (fraction - quantile))", "std::exp(rate * (fraction - quantile))")),
     mutant("the count once for each rank", [BOUNDS_ALIKE],
-           (RUN, "    wish_to_stop = options_.stop &&",
+           (RUN, "    vector_.reduce(sum_.data());\n",
             """    for (std::size_t k = 0; k < extra; ++k) sum_[size_ + k] *= static_cast<float>(use_.world.size());
-    wish_to_stop = options_.stop &&""")),
+    vector_.reduce(sum_.data());
+""")),
     mutant("the bound begins anew on resume", [KEPT_BOUND],
            (RUN, "state_.parameters = {parameters_.data(), size_ + extra};", "state_.parameters = {parameters_.data(), size_};")),
     # Sampling
