@@ -332,12 +332,12 @@ int train(World& world, settings asked, const dpsgd::schema& columns, const reco
   };
   const auto fit_with = [&](const auto& optimizer) {
     const dpsgd::poisson_sampling sampling{.rate = p.rate};
+    const named_clip clip(asked, p.clip);
     if (asked.no_privacy) return fit(optimizer, dpsgd::no_clip{}, dpsgd::no_noise{}, sampling);
     if (asked.exact)
-      return fit(optimizer, dpsgd::flat_clip{.bound = p.clip},
-                 dpsgd::discrete_gaussian_noise{.multiplier = p.noise_multiplier},
+      return fit(optimizer, clip, dpsgd::discrete_gaussian_noise{.multiplier = p.noise_multiplier},
                  dpsgd::exact_poisson_sampling{.rate = p.rate}, dpsgd::rdp_accountant{});
-    return fit(optimizer, named_clip(asked, p.clip), dpsgd::gaussian_noise{.multiplier = p.noise_multiplier}, sampling);
+    return fit(optimizer, clip, dpsgd::gaussian_noise{.multiplier = p.noise_multiplier}, sampling);
   };
   const auto report =
       asked.optimizer == "sgd" ? fit_with(dpsgd::sgd{.momentum = asked.momentum}) : fit_with(dpsgd::adam{});

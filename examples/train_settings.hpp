@@ -301,7 +301,6 @@ inline std::optional<int> parse(int argc, char** argv, const console::start& sta
       ->excludes(budget)
       ->group(group);
   for (auto* option : {noise, clip, clipping, quantile, budget, exact}) no_privacy->excludes(option);
-  exact->excludes(clipping), exact->excludes(quantile);
   no_privacy->excludes(app.get_option("--target-epsilon"));
 
   group = "Ranks";

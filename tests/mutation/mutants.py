@@ -239,6 +239,8 @@ MUTANTS = [
            ("privacy/sampling.hpp", "        at += static_cast<std::uint64_t>(gap);",
             "        at += static_cast<std::uint64_t>(1 / rate - 1 + 0 * gap);")),
     # Exact mode
+    mutant("a clip's count left out of the check in whole numbers", [WHOLE_CHECK],
+           (SUMS, "for (std::size_t k = 0; k < extra; ++k) square += contributed(k, r) * contributed(k, r);", "")),
     mutant("no check in whole numbers", [WHOLE_CHECK],
            (SUMS, "if (square <= most * most)", "if (square <= most * most || n > 0)")),
     mutant("a check against twice the square", [WHOLE_CHECK],

@@ -76,7 +76,7 @@ struct problem {
   }
   template <class Norms = ghost_norms, class Value = std::int64_t, class Clip>
   std::vector<Value> sum(const Clip& clip, const std::vector<std::uint32_t>& rows, std::size_t tile = 60) {
-    std::vector<Value> out(model.parameters().size(), Value{-1});
+    std::vector<Value> out(model.parameters().size() + extra_coordinates<Clip>, Value{-1});
     clipped_sum_workspace<cpu::backend, Model, Norms, Value> workspace(backend, model, tile);
     skipped = 0;
     const double unit = std::is_same_v<Value, float> ? 1 : discrete_gaussian_noise{}.unit(clip.sensitivity().value);
@@ -108,12 +108,12 @@ const exact_poisson_sampling sampling{0.1};
 }  // namespace
 
 TEST_CASE_TEMPLATE("an example on the grid is its clipped gradient without fractions, and never longer than the bound",
-                   Clip, flat_clip, automatic_clip, psac_clip, per_layer_clip) {
+                   Clip, flat_clip, automatic_clip, psac_clip, per_layer_clip, adaptive_clip) {
   for (const auto& widths : {std::vector<std::size_t>{16, 64, 64, 1}, {17, 33, 4}, {1, 1}, {3, 130, 2}})
-    for (const double bound : {1e-9, 0.3, 50.0, 1e9}) {
+    for (const double bound : {1e-6, 0.3, 50.0, 1e6}) {
       auto p = make_problem(widths, 12);
       const Clip clip{bound};
-      const double unit = bound / most;
+      const double unit = clip.sensitivity().value / most;
       for (std::uint32_t row = 0; row < 12; ++row) {
         const auto q = p.sum(clip, {row});
         CHECK(p.skipped == 0);
@@ -186,6 +186,14 @@ TEST_CASE("an example that is longer than the bound on the grid counts as zero, 
   check(short_linear<1>{{1}}, 0.1, true);
   check(short_linear<0>{{1}}, 0.1, true);
   check(short_linear<0>{{1}}, 1e-12, true);  // beyond 32 bits, were it not kept within the bound
+
+  // Not too long by itself, but together with what it adds to the clip's count.
+  using net = sequential<squared_error, short_linear<95>>;
+  problem<net> p(net(4, {}, {short_linear<95>{{1}}}), 40, 3);
+  for (auto& label : p.labels) label += 5;
+  const auto q = p.sum(adaptive_clip{.bound = 0.1, .share = 1}, first(40));
+  CHECK(p.skipped == 40);
+  CHECK(std::all_of(q.begin(), q.end(), [](auto v) { return v == 0; }));
 }
 
 TEST_CASE("a gradient that is not finite counts as zero on the grid, too") {
@@ -221,7 +229,7 @@ TEST_CASE("in exact mode parameters have the same bits for any number of ranks a
 }
 
 TEST_CASE_TEMPLATE("and with every clip, sampling, optimizer and way to find norms", Clip, flat_clip, automatic_clip,
-                   per_layer_clip) {
+                   per_layer_clip, adaptive_clip) {
   const auto data = make_data();
   const fit_options o{.steps = 15, .learning_rate = 0.02, .delta = 1e-5, .insecure_seed = 6};
   const auto same = [&](const auto&... policies) {

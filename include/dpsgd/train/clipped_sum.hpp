@@ -46,9 +46,9 @@ struct clip_factors {
   Norms norm2;  // |gradient|^2
   Out factor, not_finite;
   std::size_t group = 0, groups = 1;
+  double unit = 1;                 // what the scaled gradient is measured in
   float* contributions = nullptr;  // (extra_coordinates, stride)
   std::size_t stride = 0;
-  double unit = 1;  // what the scaled gradient is measured in
 
   void operator()(std::size_t i) const {
     const double norm = std::sqrt(static_cast<double>(norm2[i]));
@@ -150,12 +150,11 @@ class clipped_sum_workspace {
                   const Clip& clip, Value* sum, double& not_finite, double unit = 1) {
     auto& b = *backend_;
     constexpr auto extra = extra_coordinates<Clip>;
-    static_assert(!on_grid || extra == 0, "a clip with coordinates of its own cannot be summed on a grid");
     std::array<double, extra> contributed{};
     if constexpr (extra > 0)
       if (contributions_.size() < extra * tape_.rows()) contributions_ = b.template make<float>(extra * tape_.rows());
     unit_ = unit;
-    if constexpr (on_grid) std::fill_n(sum, model_->parameters().size(), Value{});
+    if constexpr (on_grid) std::fill_n(sum, model_->parameters().size() + extra, Value{});
     for (const auto& g : gradient_memory_) b.zero(vector_view<float, memory>(g));
     for (std::size_t first = 0; first < rows.size; first += tape_.rows()) {
       const auto n = std::min(tape_.rows(), rows.size - first);
@@ -168,20 +167,21 @@ class clipped_sum_workspace {
         if constexpr (bounded<Clip>) add_norms(l, tensor, x, dy, part(norm2_, group_of<Clip>(tensor), n));
       });
       if constexpr (bounded<Clip>) clip_deltas(clip, n, not_finite);
-      for (std::size_t k = 0; k < extra; ++k)
-        for (std::size_t i = 0; i < n; ++i) contributed[k] += contributions_.data()[k * tape_.rows() + i];
       if constexpr (on_grid) {
-        add_on_grid(n, std::round(clip.sensitivity().value / unit), sum, not_finite);
+        add_on_grid(n, extra, std::round(clip.sensitivity().value / unit), sum, not_finite);
       } else {
+        for (std::size_t k = 0; k < extra; ++k)
+          for (std::size_t i = 0; i < n; ++i) contributed[k] += contributions_.data()[k * tape_.rows() + i];
         tape_.each_parametric(n, [&](const auto& l, std::size_t tensor, auto x, auto dy) {
           l.gradient(b, x, dy, gradient_.data() + tensor);
         });
       }
     }
-    if constexpr (!on_grid)
+    if constexpr (!on_grid) {
       for (const auto& g : gradient_)
         for (std::size_t r = 0; r < g.rows; ++r) sum = std::copy_n(g.row(r), g.cols, sum);
-    if constexpr (extra > 0) std::copy(contributed.begin(), contributed.end(), sum);
+      if constexpr (extra > 0) std::copy(contributed.begin(), contributed.end(), sum);
+    }
   }
 
  private:
@@ -227,8 +227,8 @@ class clipped_sum_workspace {
       else limit = clip.sensitivity().value;
       const auto norm2 = part(norm2_, g, n), factor = part(factor_, g, n);
       b.each(n, detail::clip_factors<Clip, decltype(norm2), decltype(factor)>{
-                    clip, limit * shrink_, shrink_, norm2, factor, part(not_finite_, g, n), g, groups,
-                    contributions_.data(), tape_.rows(), unit_});
+                    clip, limit * shrink_, shrink_, norm2, factor, part(not_finite_, g, n), g, groups, unit_,
+                    contributions_.data(), tape_.rows()});
     }
     for (std::size_t g = 1; g < groups; ++g)
       b.each(n, detail::join_lost<decltype(lost)>{part(not_finite_, g, n), lost});
@@ -244,9 +244,13 @@ class clipped_sum_workspace {
     });
   }
 
-  /// sum += the whole parts of each of n examples' scaled gradients, of those that are at most `most` long.
-  void add_on_grid(std::size_t n, double most, Value* sum, double& not_finite) {
+  /// sum += the whole parts of each of n examples' scaled gradients and `extra` contributions to the clip's own
+  /// coordinates, of those that are together at most `most` long.
+  void add_on_grid(std::size_t n, std::size_t extra, double most, Value* sum, double& not_finite) {
     auto& b = *backend_;
+    const auto contributed = [&](std::size_t k, std::size_t r) {
+      return std::trunc(double{contributions_[k * tape_.rows() + r]} / unit_);
+    };
     constexpr std::size_t at_once = 1024;  // examples of at most 2^20 each, in 32 bits
     for (const auto& g : scratch_memory_) b.zero(vector_view<float, memory>(g));  // norms may have used it
     for (std::size_t first = 0; first < n; first += at_once) {
@@ -257,9 +261,14 @@ class clipped_sum_workspace {
         double square = 0;
         for (std::size_t t = 0; t < scratch_.size(); ++t)
           square += b.take_whole(scratch_[t], static_cast<float>(most), whole_[t]);
-        if (square <= most * most)
+        for (std::size_t k = 0; k < extra; ++k) square += contributed(k, r) * contributed(k, r);
+        if (square <= most * most) {
           for (std::size_t t = 0; t < scratch_.size(); ++t) b.add_whole(whole_[t], tile_sum_[t]);
-        else ++not_finite;
+          for (std::size_t k = 0; k < extra; ++k)
+            sum[model_->parameters().size() + k] += static_cast<Value>(contributed(k, r));
+        } else {
+          ++not_finite;
+        }
       }
       Value* to = sum;
       for (const auto& t : tile_sum_) {

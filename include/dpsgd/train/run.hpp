@@ -281,7 +281,7 @@ class training_run {
               "the noise multiplier must lie in [1e-6, 1e15]; got ", use_.noise.multiplier,
               "; for training without privacy use no_noise");
     if constexpr (requires { use_.noise.check(std::size_t{}, std::uint64_t{}); })
-      use_.noise.check(model_.parameters().size(), data_.universe());
+      use_.noise.check(model_.parameters().size() + extra, data_.universe());
     const auto& o = options_;
     require(o.delta > 0 && o.delta < 1, "delta must lie in (0, 1); got ", o.delta);
     require(o.learning_rate > 0 && o.learning_rate < std::numeric_limits<double>::infinity(),

@@ -113,10 +113,6 @@ class trainer {
                 "load(k, value), value(k), and a sensitivity() that bounds gradient and contributions together; see "
                 "privacy/clip.hpp");
   static_assert(
-      !clip_with_coordinates<clip_type> || std::same_as<typename noise_type::value, float>,
-      "dpsgd: a clip's own coordinates are summed in floats, this noise is for whole numbers; use a clip without "
-      "(flat_clip), or gaussian_noise");
-  static_assert(
       !requires { &clip_type::event; },
       "dpsgd: a clip is no event of its own: what it counts is seen in the same sample as the gradient; give it "
       "coordinates (extra, contribution, ...) and the joint sensitivity, as adaptive_clip has");
