@@ -549,10 +549,10 @@ class csv_rows {
 /// The records among [first, first + rows) that are not among the first of their owner's in the whole text, or have
 /// none. One pass over the text up to there, on every rank: whose rows come first must not depend on how many read it.
 /// Memory: some 60 bytes an owner.
-template <class Lines>
-std::vector<std::uint64_t> rows_beyond_owners(const csv_text& csv, csv_rows parser, const schema& columns,
-                                              std::uint64_t first, std::uint64_t rows, dpsgd::bad_rows policy,
-                                              const Lines& lines) {
+[[gnu::cold]] inline std::vector<std::uint64_t> rows_beyond_owners(const csv_text& csv, csv_rows parser,
+                                                                   const schema& columns, std::uint64_t first,
+                                                                   std::uint64_t rows, dpsgd::bad_rows policy,
+                                                                   const std::array<std::string_view, 2>& lines) {
   std::unordered_map<std::string_view, int> seen;
   std::vector<std::uint64_t> beyond;
   std::uint64_t r = 0;
