@@ -28,7 +28,7 @@ while [ $# -gt 0 ]; do
 done
 [ "$hosts" -ge 2 ] && [ "$hosts" -le 64 ] || stop "--hosts must be from 2 to 64; got $hosts"
 [ "$(id -u)" -eq 0 ] || stop "network namespaces need root: sudo benchmarks/netlab.sh"
-for tool in ip tc unshare; do command -v $tool >/dev/null || stop "there is no $tool; please install iproute2, util-linux"; done
+for tool in ip tc unshare chrt; do command -v $tool >/dev/null || stop "there is no $tool; please install iproute2, util-linux"; done
 install_missing build mpi examples
 
 out=build/netlab lab=dpsgd-lab-$$
