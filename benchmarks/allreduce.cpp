@@ -1,6 +1,6 @@
 /// The race: every allreduce of ours, what auto_allreduce picks, and MPI_Allreduce itself, from 4 B on.
 ///
-///   mpirun -n 2 build/release/benchmarks/allreduce [--json FILE] [--seconds 60] [--only NAME] [--most BYTES]
+///   mpirun -n 2 build/release/benchmarks/allreduce [--json FILE] [--seconds 60] [--only NAME,...] [--most BYTES]
 ///                                                  [--transport "shared memory"]     a word for the rows
 ///
 /// Each iteration begins at a barrier and counts as long as its slowest rank. Algorithms and sizes come in random order,
@@ -43,7 +43,7 @@ struct options {
 options read(int argc, char** argv) {
   options o;
   const std::string usage =
-      "usage: allreduce [--json FILE] [--seconds S] [--only NAME] [--most BYTES] [--transport WORD]; ";
+      "usage: allreduce [--json FILE] [--seconds S] [--only NAME,...] [--most BYTES] [--transport WORD]; ";
   for (int i = 1; i < argc; ++i) {
     const std::string name = argv[i];
     dpsgd::require(i + 1 < argc, usage, "no value for ", name);
@@ -77,20 +77,23 @@ double quantile(std::vector<double> v, double q) {
 std::vector<contest> make(dpsgd::mpi::world& world, const std::string& only, std::size_t most) {
   std::vector<contest> all;
   const dpsgd::auto_allreduce chosen(world);
+  const auto asked = [&](const std::string& name) {
+    return only.empty() || ("," + only + ",").find("," + name + ",") != std::string::npos;
+  };
   const auto enter = [&](const std::string& name, const std::string& picked, std::size_t bytes, const auto& algorithm) {
-    if (!only.empty() && only != name) return;
+    if (!asked(name)) return;
     auto bound = std::make_shared<dpsgd::bound_any<float, dpsgd::mpi::world>>(algorithm, world, bytes / sizeof(float));
     all.push_back({name, picked, bytes, [bound](float* v) { bound->all_reduce(v); }});
   };
   for (std::size_t bytes = 4; bytes <= most; bytes = bytes < most ? std::min(bytes * 4, most) : most + 1) {
     const auto n = bytes / sizeof(float);
     for (const auto& a : dpsgd::allreduce::all_algorithms) enter(std::string(a.name()), "", bytes, a);
-    if (only.empty() || only == "auto") {
+    if (asked("auto")) {
       const auto choice = chosen.choose<float>(world, n);
       if (world.rank() == 0) std::cerr << choice.text() << '\n';
       enter("auto", std::string(choice.picked.name()), bytes, choice.picked);
     }
-    if (only.empty() || only == "MPI_Allreduce")
+    if (asked("MPI_Allreduce"))
       all.push_back(
           {"MPI_Allreduce", "", bytes, [&world, n](float* v) {
              check(MPI_Allreduce(MPI_IN_PLACE, v, static_cast<int>(n), MPI_FLOAT, MPI_SUM, world.communicator()),

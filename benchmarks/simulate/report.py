@@ -23,7 +23,7 @@ STYLE = """<style>
 
 def size_words(size):
     for unit, name in ((1 << 20, "MiB"), (1 << 10, "KiB")):
-        if size % unit == 0:
+        if size % unit == 0 and size & (size - 1) == 0:
             return f"{size // unit} {name}"
     return f"{size / 1e6:g} MB"
 

@@ -36,8 +36,8 @@ int wait_for_all(int count, MPI_Request* requests, int* done, MPI_Status* status
   return MPI_Waitall(count, requests, statuses);
 }
 
-/// Every simulated rank has a host to itself. (SimGrid's own way to find that out takes minutes for a thousand.)
-int split_by_host(MPI_Comm, int, int, MPI_Info, MPI_Comm* mine) { return MPI_Comm_dup(MPI_COMM_SELF, mine); }
+/// As if on one host: then mpi::world does not cut messages, which SimGrid's network has no reason for.
+int split_by_host(MPI_Comm all, int, int, MPI_Info, MPI_Comm* host) { return MPI_Comm_dup(all, host); }
 
 }  // namespace
 

@@ -62,7 +62,7 @@ class auto_allreduce {
   const allreduce::network& network() const { return network_; }
 
   /// Picks for vectors of n elements of type T, the same on all ranks, which must all call it. Not twice the same for
-  /// certain: it measures. Some 20 ms, more where two runs of four allreduces take more.
+  /// certain: it measures. Some 20 ms; up to 0.3 s on a slow network, more where two runs of four allreduces take more.
   template <class T, communicator World>
   [[gnu::cold]] allreduce_choice choose(World& world, std::size_t n) const;
 
@@ -140,8 +140,7 @@ allreduce_choice auto_allreduce::choose(World& world, std::size_t n) const {
   require(world.size() == ranks_, "this auto_allreduce has measured a communicator of ", ranks_,
           " ranks; make one of its own for this one, of ", world.size());
   const auto start = clock::now();
-  constexpr double budget = 20e-3;  // seconds, for all runs together
-  constexpr std::size_t most = 3;   // that are run, native not counted
+  constexpr std::size_t most = 3;  // that are run, native not counted
   allreduce_choice c;
   c.network = network_, c.ranks = ranks_, c.bytes = n * sizeof(T);
   if (ranks_ == 1 || n == 0) return c;  // nothing to be done, whoever does it
@@ -175,9 +174,16 @@ allreduce_choice auto_allreduce::choose(World& world, std::size_t n) const {
   // Run them, on a shorter vector where the whole one would not leave time for five runs of each. Beyond 4 MiB nothing
   // changes but the length.
   const double price = c.candidates.front().predicted * static_cast<double>(run) * 6;
-  std::size_t length = std::min(n, (std::size_t{4} << 20) / sizeof(T));
+  const double budget = std::clamp(price, 20e-3, 0.3);  // seconds, for all runs together
+  const std::size_t enough = std::min(n, (std::size_t{4} << 20) / sizeof(T));
+  std::size_t length = enough;
   if (price > budget)
     length = std::clamp(static_cast<std::size_t>(budget / price * static_cast<double>(n)), std::size_t{1}, length);
+  if (length < enough && c.candidates[run - 1].algorithm.is_native()) {  // nothing says what it would do at full length
+    std::rotate(c.candidates.begin() + static_cast<std::ptrdiff_t>(run - 1),
+                c.candidates.begin() + static_cast<std::ptrdiff_t>(run), c.candidates.end());
+    --run;
+  }
   c.tried = length * sizeof(T);
   std::vector<T> v(length, T{});
   std::vector<bound_any<T, World>> bound;

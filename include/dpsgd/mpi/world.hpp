@@ -201,10 +201,20 @@ class world {
     int here = 1;
     check(MPI_Comm_split_type(communicator_, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &host), "MPI_Comm_split_type");
     check(MPI_Comm_size(host, &here), "MPI_Comm_size");
+    if (here < size_) {  // who is on which host: a host's lowest rank stands for it
+      int lowest = rank_;
+      check(MPI_Allreduce(MPI_IN_PLACE, &lowest, 1, MPI_INT, MPI_MIN, host), "MPI_Allreduce");
+      host_of_.resize(static_cast<std::size_t>(size_));
+      check(MPI_Allgather(&lowest, 1, MPI_INT, host_of_.data(), 1, MPI_INT, communicator_), "MPI_Allgather");
+    }
     check(MPI_Comm_free(&host), "MPI_Comm_free");
     patience_.spins = here > cores() ? 0 : 30;  // a poll of MPI takes a tenth of a microsecond
     patience_.nap_after = 0.05;                 // MPI moves large messages while it is polled
     std::set_terminate(detail::terminate);
+  }
+
+  bool near(int peer) const {
+    return host_of_.empty() || host_of_[static_cast<std::size_t>(peer)] == host_of_[static_cast<std::size_t>(rank_)];
   }
 
   void give_up_the_job() {
@@ -215,7 +225,9 @@ class world {
   void post(int peer, void* data, std::size_t bytes, bool receives) {
     require(peer >= 0 && peer < size_ && peer != rank_, "rank ", rank_, ": there is no rank ", peer,
             " to exchange messages with");
-    constexpr std::size_t most = std::size_t{1} << 30;  // MPI counts in int; both ends cut alike
+    // Both ends cut alike. MPI counts in int; and to another host a longer message asks first whether it may come, and
+    // waits for the answer behind what comes the other way: docs/decisions/messages-by-copy.md.
+    const std::size_t most = near(peer) ? std::size_t{1} << 30 : std::size_t{60} << 10;
     for (std::size_t done = 0; done == 0 || done < bytes;) {
       const std::size_t part = std::min(bytes - done, most);
       void* const from = bytes == 0 ? nullptr : static_cast<char*>(data) + done;
@@ -272,6 +284,7 @@ class world {
   bool owner_ = false, broken_ = false;
   int exceptions_ = std::uncaught_exceptions();
   patience patience_;
+  std::vector<int> host_of_;  // of each rank; empty when all are on one
   std::vector<MPI_Request> requests_;
   std::vector<message> messages_;  // what each request is, receives first; empty for MPI's own collectives
   std::vector<MPI_Status> statuses_;
