@@ -277,16 +277,30 @@ constexpr double rows_of(const Event& event) {
   else return 1;
 }
 
-/// The same event for a unit of `rows` rows. Throws dpsgd::error where the event has no word for that.
+/// The same event for a unit of `rows` rows. What is not listed here throws dpsgd::error for more than one row: whoever
+/// accounts for an event of his own may not look at `rows`. Where he does, he overloads this beside his event.
 template <class Event>
 Event with_rows(Event event, double rows) {
-  if constexpr (requires { event.rows; }) event.rows = rows;
-  else if constexpr (requires { event.event; }) event.event = with_rows(event.event, rows);
-  else if constexpr (!std::same_as<Event, no_privacy_event>)
-    require(rows == 1, "what this clip, noise and sampling spend is known for single rows alone, not for owners of ",
-            rows);
+  require(rows == 1, "what this clip, noise and sampling spend is known for single rows alone, not for owners of ",
+          rows, "; use poisson_sampling with gaussian_noise");
   return event;
 }
+template <class Adjacency>
+gaussian_event<Adjacency> with_rows(gaussian_event<Adjacency> event, double rows) {
+  event.rows = rows;
+  return event;
+}
+template <class Event>
+poisson_sampled<Event> with_rows(poisson_sampled<Event> event, double rows) {
+  event.event = with_rows(event.event, rows);
+  return event;
+}
+template <class Event>
+once_per_epoch<Event> with_rows(once_per_epoch<Event> event, double rows) {
+  event.event = with_rows(event.event, rows);
+  return event;
+}
+inline no_privacy_event with_rows(no_privacy_event event, double) { return event; }
 
 /// What an event protects: "one row", or "one owner of at most 4 rows".
 template <class Event>
@@ -296,12 +310,14 @@ std::string unit_words(const Event& event) {
   return text("one owner of at most ", rows, " rows");
 }
 
-/// The unit of all events that were added up: one claim has one unit.
+/// What the events that were added up have in common, for the claim: one claim has one unit, and is as exact as the
+/// least exact of its events.
 class protected_unit {
  public:
   /// Throws dpsgd::error where an event protects another unit than those before.
   template <class Event>
   void add(const Event& event) {
+    exact_ = exact_ && Event::exactness == arithmetic::exact;
     if constexpr (std::same_as<Event, no_privacy_event>) return;  // protects nobody
     const double rows = rows_of(event);
     require(rows_ == 0 || rows_ == rows, "these steps protect ", unit_words(event),
@@ -310,9 +326,12 @@ class protected_unit {
             ": no claim covers both; give all runs on a data set the same bound on an owner's rows");
     rows_ = rows;
   }
+  /// Of all that was added; of nothing, exact.
+  arithmetic exactness() const { return exact_ ? arithmetic::exact : arithmetic::idealised; }
 
  private:
   double rows_ = 0;  // of what was added; 0: nothing yet
+  bool exact_ = true;
 };
 
 /// An event as files have it: "poisson-gaussian zero-out rate=0.01 multiplier=0.9". Numbers read back as the same
@@ -329,7 +348,8 @@ std::string event_words(Event event) {
   return text;
 }
 
-/// An accountant adds up events and says what they spend: add(event, steps), spent(delta).epsilon, a name.
+/// An accountant adds up events and says what they spend: add(event, steps), spent(delta).epsilon, a name; and, where it
+/// takes exact events as well as others, exactness() of all that was added.
 /// Law: spent(delta).epsilon is never below the true epsilon of what was added, at that delta.
 template <class A>
 concept accountant = std::copyable<A> && requires(const A& a, double delta) {
