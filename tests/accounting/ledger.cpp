@@ -188,6 +188,8 @@ TEST_CASE("a run that protects owners and one that protects rows have no ledger 
   ledger book(file, digest, 1000);
   CHECK(book.runs().size() == 3);
   CHECK(book.counted(owners) == 20);
+  const poisson_sampled others{0.01, gaussian_event<zero_out>{1.25, 4, 99}};
+  CHECK_THROWS_WITH(book.begin(others), doctest::Contains("protect other owners than earlier ones"));
   pld_accountant spent, wanted;
   book.add_to(spent), wanted.add(owners, 20);
   CHECK(spent.spent(1e-5).epsilon == wanted.spent(1e-5).epsilon);

@@ -290,7 +290,7 @@ MUTANTS = [
            ("accounting/pld.hpp", "return {std::min(now.lo, now.hi), now.hi};",
             "return {std::min(now.lo, now.hi), std::min(now.lo, now.hi)};")),
     mutant("an owner's rows accounted as one", [OWNERS],
-           ("train/run.hpp", "with_rows(cast.event(), rows_per_owner(data))", "with_rows(cast.event(), 1)")),
+           ("train/run.hpp", "with_rows(cast.event(), rows_per_owner(data), owners_of_data(data))", "with_rows(cast.event(), 1)")),
     mutant("an owner's rows in the batch never more than one", [OWNERS_STEP],
            ("accounting/pld.hpp", "sampled_gaussian_loss loss(e.q, e.s, tail_, e.rows);\n      loss_grid",
             "sampled_gaussian_loss loss(-std::expm1(e.rows * std::log1p(-e.q)), e.s, tail_, 1);\n      loss_grid")),

@@ -868,6 +868,36 @@ TEST_CASE(
       doctest::Contains("in step 2: the bounds of 2 layers are jointly"), error);
 }
 
+// Law: one claim has one unit. Owners of at most so many rows by one column may have more of them by another one.
+TEST_CASE("runs for different owners of the same rows have no ledger in common, and read back as what they were") {
+  std::string text = "person,household,label,x\n";
+  for (int i = 0; i < 60; ++i)
+    text += std::to_string(i / 2) + "," + std::to_string(i / 6) + "," + std::to_string(i % 2) + "," +
+            std::to_string(i % 7) + "\n";
+  const auto data = [&](const char* owner) {
+    return parse_csv(text, schema{}.label("label").numeric("x", 0, 7).owner(owner, 2));
+  };
+  const scratch dir;
+  const auto fit = [&](const dataset& d) {
+    ledger book(dir.path / "ledger", d.digest().hex(), d.universe());
+    journal keep;
+    keep.keep(book);
+    mlp model({1, 2, 1});
+    trainer t{flat_clip{}, gaussian_noise{}, poisson_sampling{0.1}};
+    return t.fit(model, d, {.steps = 3, .delta = 1e-5, .journal = &keep}).steps;
+  };
+  CHECK(fit(data("person")) == 3);
+  CHECK(fit(data("person")) == 3);
+  CHECK(fit(split(data("person")).train) == 3);
+  CHECK_THROWS_WITH_AS(fit(data("household")), doctest::Contains("protect other owners"), error);
+
+  const auto rows = make_data(4);
+  const std::vector<std::uint64_t> one{1, 1, 2, 2}, other{1, 2, 2, 1};
+  CHECK(rows.owners() == 0);
+  CHECK(rows.by_owner(one, 2).owners() == rows.by_owner(one, 2).owners());
+  CHECK(rows.by_owner(one, 2).owners() != rows.by_owner(other, 2).owners());
+}
+
 TEST_CASE("what a sampling cannot draw is refused before anything is spent") {
   const auto data = make_data();
   mlp model({width, 8, 1});

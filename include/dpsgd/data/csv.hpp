@@ -602,6 +602,7 @@ inline dataset read_csv_text(std::string_view text, const std::string& name, con
   if (!options.labels) std::fill_n(c.labels.data(), rows, 0.0f);
   c.universe = all, c.first = first, c.rows = rows;
   c.kind = columns.label_kind(), c.classes = columns.classes(), c.rows_per_owner = columns.rows_per_owner();
+  c.owners = columns.owner().empty() ? 0 : owners_number(columns.owner().data(), columns.owner().size());
   c.digest = csv.digest();
 
   // The last record, with the line end that the file may lack.

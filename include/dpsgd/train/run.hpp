@@ -95,10 +95,17 @@ double rows_per_owner(const Records& data) {
   else return 1;
 }
 
+/// Which owners these are, where the data knows.
+template <class Records>
+double owners_of_data(const Records& data) {
+  if constexpr (requires { data.owners(); }) return data.owners();
+  else return 0;
+}
+
 /// What one step spends of whom the data protects.
 template <class Cast, class Records>
 auto event_for(const Cast& cast, const Records& data) {
-  const auto event = with_rows(cast.event(), rows_per_owner(data));
+  const auto event = with_rows(cast.event(), rows_per_owner(data), owners_of_data(data));
   event.check();
   return event;
 }
@@ -328,6 +335,7 @@ class training_run {
                                          static_cast<double>(data_.universe()),
                                          static_cast<double>(data_.all()),
                                          detail::rows_per_owner(data_),
+                                         detail::owners_of_data(data_),
                                          static_cast<double>(model_.parameters().size())});
   }
 
