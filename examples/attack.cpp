@@ -95,7 +95,8 @@ dpsgd::mlp train(const settings& s, const dpsgd::dataset& members, const kind& h
     return model;
   }
   const auto event = [&](double multiplier) {
-    return dpsgd::poisson_sampled{rate, dpsgd::gaussian_event<dpsgd::zero_out>{multiplier}};
+    return with_rows(dpsgd::poisson_sampled{rate, dpsgd::gaussian_event<dpsgd::zero_out>{multiplier}},
+                     members.rows_per_owner());
   };
   const double multiplier =
       dpsgd::smallest_multiplier<dpsgd::pld_accountant>({*how.epsilon, s.delta}, options.steps, event);

@@ -263,7 +263,7 @@ int train(World& world, settings asked, const dpsgd::schema& columns, const reco
 
   // The plan: by rank 0, so that it is the same everywhere.
   plan p{};
-  if (root) p = make_plan(asked, all, mine.train.all(), mine.train.rows_per_owner());
+  if (root) p = make_plan(asked, all, mine.train);
   p = dpsgd::broadcast_value(world, p);
   if (asked.schedule.empty())
     asked.schedule = recipe_for(mine.train.all(), asked.no_privacy, asked.optimizer == "adam").schedule;

@@ -19,6 +19,7 @@
 #include "dpsgd/accounting/rdp.hpp"
 #include "dpsgd/allreduce/all.hpp"
 #include "dpsgd/core/error.hpp"
+#include "dpsgd/data/dataset.hpp"
 #include "dpsgd/version.hpp"
 
 /// What the command line said. Empty: not said.
@@ -55,7 +56,7 @@ struct settings {
 
 /// Everything that training needs to be told, worked out by rank 0 and the same on all ranks.
 struct plan {
-  double batch_size, rate, epochs, learning_rate, clip, noise_multiplier, delta, rows_per_owner;
+  double batch_size, rate, epochs, learning_rate, clip, noise_multiplier, delta, rows_per_owner, owners;
   std::uint64_t steps;
 };
 
@@ -85,12 +86,12 @@ auto with_accountant(const settings& asked, Use use) {
 
 /// What a step of a run is to that accountant.
 inline auto step_event(const dpsgd::pld_accountant&, const plan& p, double multiplier) {
-  return with_rows(dpsgd::poisson_sampled{p.rate, dpsgd::gaussian_event<dpsgd::zero_out>{multiplier}},
-                   p.rows_per_owner);
+  return with_rows(dpsgd::poisson_sampled{p.rate, dpsgd::gaussian_event<dpsgd::zero_out>{multiplier}}, p.rows_per_owner,
+                   p.owners);
 }
 inline auto step_event(const dpsgd::rdp_accountant&, const plan& p, double multiplier) {
   return with_rows(dpsgd::poisson_sampled{p.rate, dpsgd::discrete_gaussian_event<dpsgd::zero_out>{multiplier}},
-                   p.rows_per_owner);
+                   p.rows_per_owner, p.owners);
 }
 
 /// The largest power of ten below 1 / n.
@@ -101,13 +102,14 @@ inline double default_delta(std::uint64_t n) {
 }
 
 /// From what was said and the recipe, for `all` rows of the file of which `train` are for training.
-inline plan make_plan(const settings& asked, std::uint64_t all, std::uint64_t train, int rows_per_owner) {
+inline plan make_plan(const settings& asked, std::uint64_t all, const dpsgd::dataset& data) {
   using dpsgd::require;
+  const auto train = data.all();
   require(train > 0, "no records are left to train on: lower --test-fraction");
   const auto n = static_cast<double>(train);
   const auto choice = recipe_for(train, asked.no_privacy, asked.optimizer == "adam");
   plan p{};
-  p.rows_per_owner = rows_per_owner;
+  p.rows_per_owner = data.rows_per_owner(), p.owners = data.owners();
   p.batch_size = asked.batch_size.value_or(std::min(choice.batch_size, n));
   require(p.batch_size <= n, "--batch-size ", p.batch_size, " gives a sampling rate above 1: there are ", train,
           " records to train on");

@@ -177,6 +177,7 @@ TEST_CASE("a run that protects owners and one that protects rows have no ledger 
   {
     ledger book(file, digest, 1000);
     book.begin(no_privacy_event{{.no_noise = true}});
+    book.begin(poisson_sampled{0.01, gaussian_event<zero_out>{1.25}});  // no step of it ran: it binds nobody
     const auto run = book.begin(owners);
     book.reserve(run, 10);
     CHECK_THROWS_WITH(
@@ -185,8 +186,13 @@ TEST_CASE("a run that protects owners and one that protects rows have no ledger 
     book.reserve(run, 10);
   }
   ledger book(file, digest, 1000);
-  CHECK(book.runs().size() == 2);
+  CHECK(book.runs().size() == 3);
   CHECK(book.counted(owners) == 20);
+  const poisson_sampled others{0.01, gaussian_event<zero_out>{1.25, 4, 99}};
+  CHECK_THROWS_WITH(book.begin(others), doctest::Contains("protect other owners than earlier ones"));
+  pld_accountant spent, wanted;
+  book.add_to(spent), wanted.add(owners, 20);
+  CHECK(spent.spent(1e-5).epsilon == wanted.spent(1e-5).epsilon);
 }
 
 TEST_CASE("numbers are read back to the last bit") {

@@ -461,6 +461,16 @@ TEST_CASE("a row without an owner is an error, or dropped; predictions need no o
                        doctest::Contains("f.csv:3:1: column \"who\": this row names no owner; drop such rows"), error);
   CHECK(parse_csv(text, owned, {.bad_rows = bad_rows::drop}).positions() == std::vector<std::uint64_t>{0, 4});
   CHECK(parse_csv("x\n0.5\n", owned, {.labels = false}).records() == 1);
+  // Where owners are not read, nobody's rows are bounded, and the data does not say that they were.
+  const auto whole = schema{}.label("y").numeric("x", 0, 1).owner("who", 2);
+  const auto unread = parse_csv("who,x\nA,0\nA,1\nA,0\n", whole, {.labels = false});
+  CHECK(unread.records() == 3);
+  CHECK(unread.rows_per_owner() == 1);
+  CHECK(unread.owners() == 0);
+  const auto read = parse_csv("who,y,x\nA,1,0\nA,1,1\nA,1,0\n", whole);
+  CHECK(read.records() == 2);
+  CHECK(read.rows_per_owner() == 2);
+  CHECK(read.owners() != 0);
   CHECK_THROWS_WITH_AS(parse_csv("y,x\n1,0\n", owned), doctest::Contains("no column \"who\""), error);
   CHECK_THROWS_WITH_AS(parse_csv("who,y,x\nA,1,0\nA\"B,1,0\nC,1,0\nD,1,0\n", owned, {.part = 1, .parts = 2}, "f.csv"),
                        doctest::Contains("f.csv:3:1: a quote inside"), error);

@@ -3,7 +3,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <fstream>
 #include <nlohmann/json.hpp>
+#include <sstream>
 #include <string>
 
 #include "examples/programs.hpp"
@@ -104,4 +106,20 @@ TEST_CASE("attack refuses what it cannot do, by name") {
   const auto none = run(place, {program("attack")});
   CHECK(none.status == 2);
   CHECK(run(place, {program("attack"), "--help"}).status == 0);
+}
+
+TEST_CASE("attack: where the schema names owners, noise is chosen for all rows of one") {
+  const attacked place(3000);
+  std::istringstream rows(contents(place / "people.csv"));
+  std::string owned, line;
+  for (int i = -1; std::getline(rows, line); ++i)
+    owned += (i < 0 ? std::string("\"id\"") : std::to_string(i / 2)) + "," + line + "\n";
+  write(place / "people.csv", owned);
+  auto schema = json::parse(std::ifstream(std::string(DPSGD_SOURCE_DIR) + "/examples/pums.schema.json"));
+  schema["columns"].push_back({{"name", "id"}, {"kind", "owner"}, {"rows", 2}});
+  write(place / "schema.json", schema.dump());
+  const auto result =
+      run(place, {program("attack"), "--csv", place / "people.csv", "--schema", place / "schema.json", "--sensitive",
+                  "married", "--members", "100", "--epochs", "1", "--epsilon", "1", "--runs", "2"});
+  CHECK_MESSAGE(result.status == 0, result.err);
 }

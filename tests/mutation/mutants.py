@@ -45,6 +45,11 @@ TAILS = (NORMAL, "the radius reaches both ends*")
 LAYER_LAW = (LAYERS, "every layer obeys the laws of a layer")
 LOSS_LAW = (LAYERS, "a loss's gradient is that of its value*")
 ONE_STEP = (PLD, "one sampled step*")
+OTHER_OWNERS = (TRAINER, "runs for different owners of the same rows*")
+OWN_EVENT = (TRAINER, "an event of a user's own covers owners*")
+MOVED_CLIP = (TRAINER, "a clip whose bound is moved from outside*")
+LEAST_EXACT = (EXACT, "exact steps on top of idealised ones*")
+GRID = (EXACT, "a noise whose grid does not hold the sensitivity*")
 OWNERS = (TRAINER, "data with owners*")
 OWNERS_STEP = (PLD, "several rows of one owner: one step*")
 OWNERS_READ = (CSV, "of each owner the first rows are read*")
@@ -292,7 +297,17 @@ MUTANTS = [
            ("accounting/pld.hpp", "return {std::min(now.lo, now.hi), now.hi};",
             "return {std::min(now.lo, now.hi), std::min(now.lo, now.hi)};")),
     mutant("an owner's rows accounted as one", [OWNERS],
-           ("train/run.hpp", "with_rows(cast.event(), rows_per_owner(data))", "with_rows(cast.event(), 1)")),
+           ("train/run.hpp", "with_rows(cast.event(), rows_per_owner(data), owners_of_data(data))",
+            "with_rows(cast.event(), 1)")),
+    mutant("owners of different columns added up", [OTHER_OWNERS],
+           ("accounting/events.hpp", "rows_ == 0 || owners_ == owners_of(event),", "rows_ >= 0,")),
+    mutant("an unknown event taken for that of owners", [OWN_EVENT],
+           ("accounting/events.hpp", "require(rows == 1, \"what this clip", "require(rows >= 1, \"what this clip")),
+    mutant("exact steps speak for all", [LEAST_EXACT],
+           ("accounting/claim.hpp", "if (accountant.exactness() == arithmetic::idealised)", "if (false)")),
+    mutant("a clip that was moved is noised as before", [MOVED_CLIP], ("train/run.hpp", "    check_clip_stays();\n", "")),
+    mutant("a grid that does not hold the sensitivity", [GRID],
+           ("train/run.hpp", "most == std::round(most),", "true,")),
     mutant("an owner's rows in the batch never more than one", [OWNERS_STEP],
            ("accounting/pld.hpp", "sampled_gaussian_loss loss(e.q, e.s, tail_, e.rows);\n      loss_grid",
             "sampled_gaussian_loss loss(-std::expm1(e.rows * std::log1p(-e.q)), e.s, tail_, 1);\n      loss_grid")),

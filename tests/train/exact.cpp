@@ -349,3 +349,35 @@ TEST_CASE("what exact mode cannot hold is refused before anything is spent") {
   CHECK_THROWS_WITH_AS(noise.check(1 << 24, 1), doctest::Contains("coordinates"), error);
   CHECK_THROWS_WITH_AS(noise.check(1, (std::uint64_t{1} << 42) + 1), doctest::Contains("2^42 rows"), error);
 }
+
+// Law: the check of an example's length is in whole numbers, so the sensitivity must be one.
+TEST_CASE("a noise whose grid does not hold the sensitivity is refused") {
+  struct other_grid : discrete_gaussian_noise {
+    double in_sensitivity;
+    double unit(double sensitivity) const { return sensitivity / in_sensitivity; }
+  };
+  const auto fit = [](double in_sensitivity) {
+    mlp model({width, 8, 1});
+    trainer t{flat_clip{0.7}, other_grid{{}, in_sensitivity}, exact_poisson_sampling{0.1}, rdp_accountant{}};
+    t.fit(model, make_data(), {.steps = 1, .delta = 1e-5});
+  };
+  CHECK_NOTHROW(fit(1 << 20));
+  CHECK_NOTHROW(fit(1000));
+  for (const double wrong : {0.6, 1000.7, 0x1p21, 0.0, -4.0, std::nan("")})
+    CHECK_THROWS_WITH_AS(fit(wrong), doctest::Contains("a whole number of its units"), error);
+}
+
+// Law: a claim is no more exact than the least exact of the steps that it covers.
+TEST_CASE("exact steps on top of idealised ones are claimed as idealised") {
+  const auto claimed = [](const rdp_accountant& before) {
+    mlp model({width, 8, 1});
+    trainer t{flat_clip{}, noise, sampling, before};
+    return t.fit(model, make_data(), {.steps = 1, .delta = 1e-5}).claim;
+  };
+  rdp_accountant before;
+  before.add(poisson_sampled{0.1, discrete_gaussian_event<zero_out>{2.0}}, 10);
+  before.add(poisson_sampled{0.1, gaussian_event<zero_out>{2.0}}, 0);
+  CHECK(claimed(before).arithmetic == arithmetic::exact);
+  before.add(poisson_sampled{0.1, gaussian_event<zero_out>{2.0}}, 10);
+  CHECK(claimed(before).arithmetic == arithmetic::idealised);
+}

@@ -804,6 +804,100 @@ TEST_CASE("data with owners: the claim is about owners, and what cannot be claim
       doctest::Contains("given different policies, options, models or data sets"), error);
 }
 
+namespace {
+/// A sampling of a user's, whose event he accounts for by himself: for single rows, since he has not heard of owners.
+template <class Event>
+struct half_sampled {
+  using adjacency = typename Event::adjacency;
+  static constexpr std::string_view sampling = "half of the rows";
+  static constexpr arithmetic exactness = Event::exactness;
+  Event event{};
+  void check() const { event.check(); }
+  bool is_free() const { return event.is_free(); }
+  [[maybe_unused]] friend bool operator==(const half_sampled&, const half_sampled&) = default;
+};
+template <class Adjacency>
+double log_moment(const half_sampled<gaussian_event<Adjacency>>& event, double order) {
+  return log_moment(poisson_sampled{0.5, gaussian_event<Adjacency>{event.event.multiplier}}, order);
+}
+struct half_sampling : poisson_sampling {
+  half_sampling() : poisson_sampling{0.5} {}
+  template <class Adjacency>
+  half_sampled<gaussian_event<Adjacency>> amplify(gaussian_event<Adjacency> event) const {
+    return {event};
+  }
+};
+}  // namespace
+
+TEST_CASE("an event of a user's own covers owners of several rows only where he says so") {
+  const auto rows = make_data(200);
+  std::vector<std::uint64_t> owners(200);
+  for (std::size_t i = 0; i < owners.size(); ++i) owners[i] = i / 4;
+  mlp model({rows.width(), 4, 1});
+  trainer t{flat_clip{1.0}, gaussian_noise{4.0}, half_sampling{}, rdp_accountant{}};
+  CHECK(t.fit(model, rows, {.steps = 2, .delta = 1e-5}).claim.unit == "one row");
+  CHECK_THROWS_WITH_AS(t.fit(model, rows.by_owner(owners, 4), {.steps = 2, .delta = 1e-5}),
+                       doctest::Contains("known for single rows alone"), error);
+}
+
+// Law: the noise of a step is in proportion to what the clip lets through in it.
+TEST_CASE(
+    "a clip whose bound is moved from outside ends the fit: noise and claim are those of the bound it began with") {
+  struct scheduled_clip {
+    const double* bound;
+    double factor(double norm) const { return norm > *bound ? *bound / norm : 1.0; }
+    l2_sensitivity<zero_out> sensitivity() const { return {*bound}; }
+  };
+  double bound = 1;
+  mlp model({width, 8, 1});
+  trainer t{scheduled_clip{&bound}, gaussian_noise{}, poisson_sampling{0.1}};
+  const auto fit = [&](double by) {
+    return t.fit(model, make_data(), {.steps = 5, .delta = 1e-5, .on_step = [&](auto, auto) { bound *= by; }});
+  };
+  CHECK(fit(1).steps == 5);
+  CHECK_THROWS_WITH_AS(fit(2), doctest::Contains("in step 2: the clip's sensitivity was 1 and is 2"), error);
+
+  struct scheduled_by_layer : per_layer_clip {
+    const double* each;
+    double group_bound(std::size_t, std::size_t) const { return *each; }
+  };
+  double each = 0.1;
+  trainer by_layer{scheduled_by_layer{{}, &each}, gaussian_noise{}, poisson_sampling{0.1}};
+  CHECK_THROWS_WITH_AS(
+      by_layer.fit(model, make_data(), {.steps = 5, .delta = 1e-5, .on_step = [&](auto, auto) { each *= 20; }}),
+      doctest::Contains("in step 2: the bounds of 2 layers are jointly"), error);
+}
+
+// Law: one claim has one unit. Owners of at most so many rows by one column may have more of them by another one.
+TEST_CASE("runs for different owners of the same rows have no ledger in common, and read back as what they were") {
+  std::string text = "person,household,label,x\n";
+  for (int i = 0; i < 60; ++i)
+    text += std::to_string(i / 2) + "," + std::to_string(i / 6) + "," + std::to_string(i % 2) + "," +
+            std::to_string(i % 7) + "\n";
+  const auto data = [&](const char* owner) {
+    return parse_csv(text, schema{}.label("label").numeric("x", 0, 7).owner(owner, 2));
+  };
+  const scratch dir;
+  const auto fit = [&](const dataset& d) {
+    ledger book(dir.path / "ledger", d.digest().hex(), d.universe());
+    journal keep;
+    keep.keep(book);
+    mlp model({1, 2, 1});
+    trainer t{flat_clip{}, gaussian_noise{}, poisson_sampling{0.1}};
+    return t.fit(model, d, {.steps = 3, .delta = 1e-5, .journal = &keep}).steps;
+  };
+  CHECK(fit(data("person")) == 3);
+  CHECK(fit(data("person")) == 3);
+  CHECK(fit(split(data("person")).train) == 3);
+  CHECK_THROWS_WITH_AS(fit(data("household")), doctest::Contains("protect other owners"), error);
+
+  const auto rows = make_data(4);
+  const std::vector<std::uint64_t> one{1, 1, 2, 2}, other{1, 2, 2, 1};
+  CHECK(rows.owners() == 0);
+  CHECK(rows.by_owner(one, 2).owners() == rows.by_owner(one, 2).owners());
+  CHECK(rows.by_owner(one, 2).owners() != rows.by_owner(other, 2).owners());
+}
+
 TEST_CASE("what a sampling cannot draw is refused before anything is spent") {
   const auto data = make_data();
   mlp model({width, 8, 1});

@@ -74,6 +74,10 @@ claim make_claim(const Accountant& accountant, const Event& event, double delta,
           std::string(Accountant::name),
           Event::exactness,
           why_not};
+  if constexpr (requires {
+                  { accountant.exactness() } -> std::same_as<arithmetic>;
+                })
+    if (accountant.exactness() == arithmetic::idealised) c.arithmetic = arithmetic::idealised;
   require(delta >= 0, "delta must be a number >= 0; got ", delta);
   if (!why_not.any()) c.epsilon = accountant.spent(delta).epsilon;
   return c;

@@ -73,11 +73,15 @@ struct gaussian_event {
 
   double multiplier = 0;  // noise standard deviation / sensitivity; 0 is no protection
   double rows = 1;        // that the protected unit has at most; a whole number from 1 to 64
+  double owners = 0;      // of several rows, which they are: a whole number of theirs below 2^32 (dataset::owners)
 
   void check() const {
     require(multiplier >= 0, "a noise multiplier must be a number >= 0; got ", multiplier);  // NaN fails too
     require(rows >= 1 && rows <= 64 && rows == static_cast<int>(rows),
             "an owner's rows must be a whole number from 1 to 64; got ", rows);
+    require(owners >= 0 && owners < 0x1p32 && owners == static_cast<double>(static_cast<std::uint64_t>(owners)) &&
+                (rows > 1 || owners == 0),
+            "the number of an event's owners must be a whole one below 2^32, and 0 for single rows; got ", owners);
   }
   constexpr bool is_free() const { return multiplier == std::numeric_limits<double>::infinity(); }
   static std::string kind() { return "gaussian"; }
@@ -85,6 +89,7 @@ struct gaussian_event {
   constexpr void each_number(Use&& use) {
     use("multiplier", multiplier);
     use("rows", rows, 1.0);
+    use("owners", owners, 0.0);
   }
   friend constexpr bool operator==(const gaussian_event&, const gaussian_event&) = default;
 };
@@ -277,16 +282,38 @@ constexpr double rows_of(const Event& event) {
   else return 1;
 }
 
-/// The same event for a unit of `rows` rows. Throws dpsgd::error where the event has no word for that.
+/// Which owners an event protects; 0 where it protects single rows or does not say.
 template <class Event>
-Event with_rows(Event event, double rows) {
-  if constexpr (requires { event.rows; }) event.rows = rows;
-  else if constexpr (requires { event.event; }) event.event = with_rows(event.event, rows);
-  else if constexpr (!std::same_as<Event, no_privacy_event>)
-    require(rows == 1, "what this clip, noise and sampling spend is known for single rows alone, not for owners of ",
-            rows);
+constexpr double owners_of(const Event& event) {
+  if constexpr (requires { event.owners; }) return event.owners;
+  else if constexpr (requires { event.event; }) return owners_of(event.event);
+  else return 0;
+}
+
+/// The same event for a unit of `rows` rows, all rows of one of these owners. What is not listed here throws dpsgd::error for more than one row: whoever
+/// accounts for an event of his own may not look at `rows`. Where he does, he overloads this beside his event.
+template <class Event>
+Event with_rows(Event event, double rows, double = 0) {
+  require(rows == 1, "what this clip, noise and sampling spend is known for single rows alone, not for owners of ",
+          rows, "; use poisson_sampling with gaussian_noise");
   return event;
 }
+template <class Adjacency>
+gaussian_event<Adjacency> with_rows(gaussian_event<Adjacency> event, double rows, double owners = 0) {
+  event.rows = rows, event.owners = rows > 1 ? owners : 0;
+  return event;
+}
+template <class Event>
+poisson_sampled<Event> with_rows(poisson_sampled<Event> event, double rows, double owners = 0) {
+  event.event = with_rows(event.event, rows, owners);
+  return event;
+}
+template <class Event>
+once_per_epoch<Event> with_rows(once_per_epoch<Event> event, double rows, double owners = 0) {
+  event.event = with_rows(event.event, rows, owners);
+  return event;
+}
+inline no_privacy_event with_rows(no_privacy_event event, double, double = 0) { return event; }
 
 /// What an event protects: "one row", or "one owner of at most 4 rows".
 template <class Event>
@@ -296,23 +323,32 @@ std::string unit_words(const Event& event) {
   return text("one owner of at most ", rows, " rows");
 }
 
-/// The unit of all events that were added up: one claim has one unit.
+/// What the events that were added up have in common, for the claim: one claim has one unit, and is as exact as the
+/// least exact of its events.
 class protected_unit {
  public:
   /// Throws dpsgd::error where an event protects another unit than those before.
   template <class Event>
   void add(const Event& event) {
+    exact_ = exact_ && Event::exactness == arithmetic::exact;
     if constexpr (std::same_as<Event, no_privacy_event>) return;  // protects nobody
     const double rows = rows_of(event);
     require(rows_ == 0 || rows_ == rows, "these steps protect ", unit_words(event),
             ", but earlier ones on the same data ",
             rows_ == 1 ? "one row" : text("one owner of at most ", rows_, " rows"),
             ": no claim covers both; give all runs on a data set the same bound on an owner's rows");
-    rows_ = rows;
+    require(
+        rows_ == 0 || owners_ == owners_of(event),
+        "these steps protect other owners than earlier ones on the same data: no claim covers both; give all runs on "
+        "a data set the same column of owners");
+    rows_ = rows, owners_ = owners_of(event);
   }
+  /// Of all that was added; of nothing, exact.
+  arithmetic exactness() const { return exact_ ? arithmetic::exact : arithmetic::idealised; }
 
  private:
-  double rows_ = 0;  // of what was added; 0: nothing yet
+  double rows_ = 0, owners_ = 0;  // of what was added; rows 0: nothing yet
+  bool exact_ = true;
 };
 
 /// An event as files have it: "poisson-gaussian zero-out rate=0.01 multiplier=0.9". Numbers read back as the same
@@ -329,7 +365,8 @@ std::string event_words(Event event) {
   return text;
 }
 
-/// An accountant adds up events and says what they spend: add(event, steps), spent(delta).epsilon, a name.
+/// An accountant adds up events and says what they spend: add(event, steps), spent(delta).epsilon, a name; and, where it
+/// takes exact events as well as others, exactness() of all that was added.
 /// Law: spent(delta).epsilon is never below the true epsilon of what was added, at that delta.
 template <class A>
 concept accountant = std::copyable<A> && requires(const A& a, double delta) {

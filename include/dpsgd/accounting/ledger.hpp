@@ -91,13 +91,14 @@ class ledger {
 
   /// A run begins, or goes on from a checkpoint under a new key: from here on each step is one `event`. Also called in
   /// the middle of a run when its event changes. What earlier runs left reserved stays counted. Returns the run's
-  /// number, by which a checkpoint knows its ledger again. Refused where earlier runs protect another unit.
+  /// number, by which a checkpoint knows its ledger again. Refused where steps of earlier runs protect another unit.
   template <class Event>
   std::uint64_t begin(const Event& event) {
     const std::lock_guard lock(mutex_);
     event.check();
     protected_unit unit;
-    for (const auto& r : runs_) std::visit([&](const auto& earlier) { unit.add(earlier); }, r.event);
+    for (const auto& r : runs_)
+      if (r.steps > 0) std::visit([&](const auto& earlier) { unit.add(earlier); }, r.event);
     unit.add(event);
     const auto words = random_key::fresh().words;
     const auto id = std::max(std::uint64_t{words[0]} << 32 | words[1], std::uint64_t{1});

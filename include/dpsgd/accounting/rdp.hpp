@@ -265,6 +265,9 @@ class rdp_accountant {
     exposed_ = exposed_ || steps > 0;
   }
 
+  /// How exact the least exact event is that was added.
+  arithmetic exactness() const { return unit_.exactness(); }
+
   /// The smallest epsilon, over the orders, that holds at `delta`; never negative. Edges: nothing spent gives 0, also
   /// at delta = 0; else delta = 0 gives infinity (a Gaussian's loss is unbounded), as does a multiplier of 0; delta >=
   /// 1 gives 0. Moments seldom show that delta alone suffices: where the true epsilon is 0 this one may be small, not

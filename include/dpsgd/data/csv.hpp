@@ -601,7 +601,11 @@ inline dataset read_csv_text(std::string_view text, const std::string& name, con
   c.features = float_array(rows * c.width), c.labels = float_array(rows);
   if (!options.labels) std::fill_n(c.labels.data(), rows, 0.0f);
   c.universe = all, c.first = first, c.rows = rows;
-  c.kind = columns.label_kind(), c.classes = columns.classes(), c.rows_per_owner = columns.rows_per_owner();
+  c.kind = columns.label_kind(), c.classes = columns.classes();
+  if (parser.has_owners()) {
+    c.rows_per_owner = columns.rows_per_owner();
+    c.owners = owners_number(columns.owner().data(), columns.owner().size());
+  }
   c.digest = csv.digest();
 
   // The last record, with the line end that the file may lack.

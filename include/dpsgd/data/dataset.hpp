@@ -9,6 +9,7 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstddef>
@@ -39,6 +40,11 @@ struct release_floats {
     else std::free(memory);
   }
 };
+
+/// dataset::owners() of owners that these bytes name. Never 0.
+inline std::uint32_t owners_number(const void* bytes, std::size_t size) {
+  return std::max(std::uint32_t{1}, static_cast<std::uint32_t>(digest_of(bytes, size).low));
+}
 
 }  // namespace detail
 
@@ -135,6 +141,7 @@ class dataset {
     std::uint64_t universe = 0;         // rows of the whole file
     std::uint64_t first = 0, rows = 0;  // the range of the file that was read
     int rows_per_owner = 1;             // that anybody has at most
+    std::uint32_t owners = 0;           // who these are
     dpsgd::label_kind kind = dpsgd::label_kind::two_classes;
     int classes = 2;
     data_digest digest;
@@ -154,6 +161,7 @@ class dataset {
         kind_(c.kind),
         classes_(c.classes),
         rows_per_owner_(c.rows_per_owner),
+        owners_(c.owners),
         digest_(c.digest) {
     require(count_ <= rows_ && rows_ <= universe_, "a dataset holds more records than the file has rows");
     positions_ = std::make_shared<position_set>(std::move(c.positions));
@@ -206,7 +214,8 @@ class dataset {
     }
     c.positions = position_set::of_bits(std::move(kept));
     c.width = width_, c.universe = c.rows = universe_;
-    c.rows_per_owner = rows, c.kind = kind_, c.classes = classes_, c.digest = digest_;
+    c.rows_per_owner = rows, c.owners = detail::owners_number(owners.data(), owners.size_bytes()), c.kind = kind_,
+    c.classes = classes_, c.digest = digest_;
     return dataset(std::move(c));
   }
 
@@ -227,6 +236,9 @@ class dataset {
   std::uint64_t all() const { return all_; }
   /// How many of the records anybody has at most: what a claim protects is that many together. Public.
   int rows_per_owner() const { return rows_per_owner_; }
+  /// Who these owners are: a number of the name of their column, or of their list. 0: each row is its own. Claims about
+  /// different owners do not add up.
+  std::uint32_t owners() const { return owners_; }
   /// Rows of this part that were read here and dropped; over the shards it adds up. Not private.
   std::uint64_t dropped() const { return dropped_; }
 
@@ -295,6 +307,7 @@ class dataset {
   std::uint64_t universe_ = 0, all_ = 0, first_ = 0, rows_ = 0, dropped_ = 0;
   dpsgd::label_kind kind_ = dpsgd::label_kind::two_classes;
   int classes_ = 2, rows_per_owner_ = 1;
+  std::uint32_t owners_ = 0;
   unsigned depth_ = 0;  // splits so far: each draws from a stream of its own
   data_digest digest_;
 };

@@ -31,7 +31,7 @@ struct adaptive_clip {
   double bound = 1.0;               // C at first, in units of the gradient; public, in [least, most]
   double quantile = 0.8;            // of the examples, how many are to be no longer than C; in (0, 1)
   double rate = 0.2;                // how fast C moves: by a factor of at most about e^rate a step; positive
-  double share = 0.1;               // of the count beside the gradient, in [1e-6, 1000]
+  double share = 0.1;               // of the count beside the gradient, in [1e-6, 10]
   double least = 1e-6, most = 1e6;  // C stays between; public, in [1e-12, 1e12]
 
   double factor(double norm) const { return norm > bound ? bound / norm : 1.0; }
@@ -52,8 +52,9 @@ struct adaptive_clip {
             most, "]; got ", bound);
     require(quantile > 0 && quantile < 1, "an adaptive clip's quantile must lie in (0, 1); got ", quantile);
     require(rate > 0 && rate <= 100, "an adaptive clip's rate must lie in (0, 100]; got ", rate);
-    require(share >= 1e-6 && share <= 1000, "the share of an adaptive clip's count must lie in [1e-6, 1000]; got ",
-            share);
+    // A larger one would be noise on the gradient alone, and in a wide model what rounding may take off a norm would
+    // leave the gradient no room beside the count.
+    require(share >= 1e-6 && share <= 10, "the share of an adaptive clip's count must lie in [1e-6, 10]; got ", share);
   }
 };
 static_assert(clip_with_coordinates<adaptive_clip>);

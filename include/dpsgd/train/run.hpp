@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
+#include <cmath>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
@@ -94,10 +95,17 @@ double rows_per_owner(const Records& data) {
   else return 1;
 }
 
+/// Which owners these are, where the data knows.
+template <class Records>
+double owners_of_data(const Records& data) {
+  if constexpr (requires { data.owners(); }) return data.owners();
+  else return 0;
+}
+
 /// What one step spends of whom the data protects.
 template <class Cast, class Records>
 auto event_for(const Cast& cast, const Records& data) {
-  const auto event = with_rows(cast.event(), rows_per_owner(data));
+  const auto event = with_rows(cast.event(), rows_per_owner(data), owners_of_data(data));
   event.check();
   return event;
 }
@@ -207,6 +215,7 @@ class training_run {
   /// One step of DP-SGD (Abadi et al. 2016, algorithm 1).
   void step() {
     auto& wish_to_stop = sum_[size_ + extra];
+    check_clip_stays();
     draw();  // perhaps nobody: an ordinary step
     drawn_ += static_cast<double>(rows_.size());
     clipped_sum_(weights_, data_.features(), {data_.labels().data(), data_.labels().size(), 1, 1},
@@ -257,6 +266,15 @@ class training_run {
     require(sensitivity_ >= 1e-15 && sensitivity_ <= 1e15,
             "the clip bound must lie in [1e-15, 1e15], so that floats hold it; got ", sensitivity_);
   }
+  /// The clip's sensitivity in this step is what the noise goes by. (A clip may look at something outside of it.)
+  void check_clip_stays() const {
+    if constexpr (bounded<clip_type>)
+      require(clip_.sensitivity().value == sensitivity_, "the clip's sensitivity was ", sensitivity_, " and is ",
+              clip_.sensitivity().value,
+              ", but noise goes by what it was; a bound that moves takes a clip with coordinates of its own, as "
+              "adaptive_clip");
+    if constexpr (grouped_clip<clip_type> && bounded<clip_type>) check_group_bounds(clip_, clipped_sum_.groups());
+  }
 
   /// Throws dpsgd::error on impossible settings, and where the ranks do not agree.
   [[gnu::cold]] void check() {
@@ -282,6 +300,13 @@ class training_run {
               "; for training without privacy use no_noise");
     if constexpr (requires { use_.noise.check(std::size_t{}, std::uint64_t{}); })
       use_.noise.check(model_.parameters().size() + extra, data_.universe());
+    if constexpr (!std::same_as<value_type, float>) {
+      const double most = sensitivity_ / use_.noise.unit(sensitivity_);
+      require(most >= 1 && most <= 0x1p20 && most == std::round(most),
+              "a noise for whole numbers needs a sensitivity that is a whole number of its units, from 1 to 2^20; "
+              "got ",
+              most);
+    }
     const auto& o = options_;
     require(o.delta > 0 && o.delta < 1, "delta must lie in (0, 1); got ", o.delta);
     require(o.learning_rate > 0 && o.learning_rate < std::numeric_limits<double>::infinity(),
@@ -310,6 +335,7 @@ class training_run {
                                          static_cast<double>(data_.universe()),
                                          static_cast<double>(data_.all()),
                                          detail::rows_per_owner(data_),
+                                         detail::owners_of_data(data_),
                                          static_cast<double>(model_.parameters().size())});
   }
 
