@@ -73,6 +73,34 @@ TEST_CASE_TEMPLATE("over MPI every algorithm gives the exact sum, by the schedul
   }
 }
 
+TEST_CASE("over MPI ranks with different counts, types or algorithms are told on every rank, and can go on") {
+  const bool differs = world().rank() == 1;
+  const auto words_of = [](auto bind_it) -> std::string {
+    try {
+      bind_it();
+    } catch (const error& e) {
+      return e.what();
+    }
+    return "";
+  };
+  const auto has = [](const std::string& words, std::string_view part) { return words.find(part) != words.npos; };
+  if (world().size() > 1) {
+    CHECK(
+        has(words_of([&] { bind<float>(allreduce::circulant{}, world(), differs ? 101 : 100); }), "rank 1: count 101"));
+    CHECK(has(words_of([&] {
+                if (differs) bind<double>(allreduce::circulant{}, world(), 100);
+                else bind<std::int64_t>(allreduce::circulant{}, world(), 100);
+              }),
+              "rank 1: type double"));
+    for (const auto* other : {"native", "naive"})
+      CHECK(has(words_of([&] { bind<float>(allreduce::from_name(differs ? other : "ring"), world(), 100); }),
+                "rank 1: another algorithm"));
+  }
+  std::vector<float> v(100, 1.0f);
+  bind<float>(allreduce::circulant{}, world(), v.size()).all_reduce(v.data());
+  CHECK(v == std::vector<float>(100, static_cast<float>(world().size())));
+}
+
 TEST_CASE("between reduce and gather the owners' changes count, native's too") {
   for (const auto& e : allreduce::all_algorithms) {
     INFO(e.name());

@@ -20,6 +20,7 @@
 #include "dpsgd/allreduce/any.hpp"
 #include "dpsgd/allreduce/native.hpp"
 #include "dpsgd/allreduce/schedule.hpp"
+#include "dpsgd/comm/agreement.hpp"
 #include "dpsgd/comm/communicator.hpp"
 #include "dpsgd/core/error.hpp"
 
@@ -48,6 +49,7 @@ requires std::is_arithmetic_v<T>
 class bound_schedule {
  public:
   /// The world must outlive this. Up to 64 ranks the schedule is verified first: throws dpsgd::error with the flaw.
+  /// Exchanges no message: that all ranks were given the same is for bind to find out.
   [[gnu::cold]] bound_schedule(const allreduce::schedule& s, World& world, std::size_t n)
       : world_(&world), n_(n), blocks_(s.blocks), scattered_(s.scattered) {
     require(s.size == world.size(), "a schedule for ", s.size, " members cannot run on ", world.size(), " ranks");
@@ -230,17 +232,28 @@ struct native_single {
 };
 
 /// Binds an algorithm to a communicator and a length n. The result has mine(), scattered(), reduce(v), gather(v) and
-/// all_reduce(v), as bound_schedule explains them. The world must outlive it. Throws when the algorithm does not serve
-/// world.size().
+/// all_reduce(v), as bound_schedule explains them. The world must outlive it. All ranks must call it. Throws when the
+/// algorithm does not serve world.size(), and on every rank, with the ranks that differ and in what, when they were
+/// given different counts, types or algorithms.
+///
+/// The ranks are compared always, not in a mode to be switched on: a mistake of this kind can give wrong sums without
+/// a word, and ceil(log2 P) rounds of one tiny message are little beside what binding costs anyway. reduce and gather
+/// exchange nothing more for it.
 template <class T, communicator World, allreduce::algorithm Algorithm>
 auto bind(const Algorithm& a, World& world, std::size_t n) {
-  require(allreduce::serves(a, world.size()), "this allreduce algorithm does not serve ", world.size(), " ranks");
-  return bound_schedule<T, World>(allreduce::derive(a, world.size()), world, n);
+  if (!allreduce::serves(a, world.size())) {
+    detail::require_agreement<T>(world, n, "does not serve");
+    fail("this allreduce algorithm does not serve ", world.size(), " ranks");
+  }
+  const auto s = allreduce::derive(a, world.size());
+  detail::require_agreement<T>(world, n, s);
+  return bound_schedule<T, World>(s, world, n);
 }
 
 /// The communicator's own operation, world.native<T>(n).
 template <class T, communicator World>
 auto bind(allreduce::native, World& world, std::size_t n) {
+  detail::require_agreement<T>(world, n, "native");
   if constexpr (requires { world.template native<T>(n); }) return world.template native<T>(n);
   else {
     require(world.size() == 1, "this communicator has no allreduce of its own; choose another algorithm than native");
@@ -274,7 +287,9 @@ class bound_any {
   using either = std::variant<bound_schedule<T, World>, own>;
   static either make(const allreduce::any& a, World& world, std::size_t n) {
     if (a.is_native()) return either(std::in_place_index<1>, bind<T>(allreduce::native{}, world, n));
-    return either(std::in_place_index<0>, a.derive(world.size()), world, n);
+    const auto s = a.derive(world.size());
+    detail::require_agreement<T>(world, n, s);
+    return either(std::in_place_index<0>, s, world, n);
   }
   either bound_;
 };
