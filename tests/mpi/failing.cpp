@@ -14,13 +14,14 @@ namespace {
 
 std::atomic<bool> stop{false};
 
-void work_for_ever(dpsgd::mpi::world& world, const std::string& allreduce) {
+void sleep_for(double seconds) { std::this_thread::sleep_for(std::chrono::duration<double>(seconds)); }
+
+void work_for_ever(dpsgd::mpi::world& world, const std::string& allreduce, bool falls_asleep = false) {
   std::vector<float> v(5000, 1.0f);
   auto all = dpsgd::bind<float>(dpsgd::allreduce::from_name(allreduce), world, v.size());
+  if (falls_asleep) sleep_for(600);
   for (;;) all.all_reduce(v.data());
 }
-
-void sleep_for(double seconds) { std::this_thread::sleep_for(std::chrono::duration<double>(seconds)); }
 
 void run(const std::string& how, dpsgd::mpi::world& world) {
   const bool culprit = world.rank() == 1;
@@ -39,8 +40,7 @@ void run(const std::string& how, dpsgd::mpi::world& world) {
   }
   if (how == "sleep" || how == "sleep-native") {
     world.deadline(0.5);
-    if (culprit) sleep_for(600);
-    work_for_ever(world, how == "sleep" ? "naive" : "native");
+    work_for_ever(world, how == "sleep" ? "naive" : "native", culprit);
   }
   if (how == "stop") {
     world.stop_flag(&stop);

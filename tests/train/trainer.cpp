@@ -589,6 +589,18 @@ TEST_CASE("ranks that were given different policies or options are refused") {
   });
 }
 
+TEST_CASE("ranks that were given different allreduces are refused") {
+  const auto data = make_data();
+  CHECK_THROWS_WITH_AS(threads::run(3,
+                                    [&](auto& world) {
+                                      const auto mine = allreduce::from_name(world.rank() == 2 ? "ring" : "circulant");
+                                      mlp model({width, 8, 1});
+                                      trainer t{world, flat_clip{}, gaussian_noise{}, poisson_sampling{0.1}, mine};
+                                      t.fit(model, shard(data, world), {.steps = 5, .delta = 1e-5});
+                                    }),
+                       doctest::Contains("rank 2: another algorithm"), error);
+}
+
 TEST_CASE("a resumed run claims all its steps") {
   const auto data = make_data();
   const scratch dir;

@@ -83,6 +83,7 @@ class auto_allreduce {
 /// See bind in comm/execute.hpp: the algorithm that `a` chooses.
 template <class T, communicator World>
 auto bind(const auto_allreduce& a, World& world, std::size_t n) {
+  detail::require_agreement<T>(world, n, "auto");  // before ranks that differ measure together
   return bind<T>(a.choose<T>(world, n).picked, world, n);
 }
 

@@ -185,4 +185,23 @@ void barrier(World& world) {
   }
 }
 
+/// Whether all ranks gave an equal value: the same answer on every rank. ceil(log2 P) rounds of one small message.
+template <communicator World, transportable T>
+requires std::equality_comparable<T>
+[[gnu::cold]] bool all_equal(World& world, const T& value) {
+  struct news {
+    T value;
+    std::uint64_t agree;  // whether all that this rank has heard of gave `value`
+  };
+  const int size = world.size(), me = world.rank();
+  news mine{value, 1}, theirs = mine;
+  for (int distance = 1; distance < size; distance *= 2) {  // mine is news of the last `distance` ranks up to me
+    const outgoing send{(me + distance) % size, &mine, sizeof mine};
+    const incoming receive{(me - distance + size) % size, &theirs, sizeof theirs};
+    world.exchange({&send, 1}, {&receive, 1});
+    mine.agree &= theirs.agree & (theirs.value == value ? 1u : 0u);
+  }
+  return mine.agree != 0;
+}
+
 }  // namespace dpsgd

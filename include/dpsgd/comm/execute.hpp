@@ -20,6 +20,7 @@
 #include "dpsgd/allreduce/any.hpp"
 #include "dpsgd/allreduce/native.hpp"
 #include "dpsgd/allreduce/schedule.hpp"
+#include "dpsgd/comm/agreement.hpp"
 #include "dpsgd/comm/communicator.hpp"
 #include "dpsgd/core/error.hpp"
 
@@ -41,6 +42,17 @@ void add(T* __restrict to, const T* __restrict from, std::size_t n) {
   for (; i < n; ++i) to[i] += from[i];
 }
 
+namespace detail {
+/// Throws unless `s` is a schedule for so many ranks and, found out up to 64 of them, right.
+[[gnu::cold]] inline void require_right(const allreduce::schedule& s, int ranks) {
+  require(s.size == ranks, "a schedule for ", s.size, " members cannot run on ", ranks, " ranks");
+  if (s.size > 64) return;
+  if (const auto v = verify(s); !v)
+    fail("this allreduce algorithm is wrong for ", s.size, " members: ", describe(v.flaw), " (round ", v.round,
+         ", rank ", v.rank, ", block ", v.block, "; -1: does not apply)");
+}
+}  // namespace detail
+
 /// A schedule bound to a communicator and to vectors of n elements. Reductions are in place and repeat bit by bit.
 /// Cost of making one: every rank derives all arrows. Nothing is allocated afterwards.
 template <class T, communicator World>
@@ -48,13 +60,10 @@ requires std::is_arithmetic_v<T>
 class bound_schedule {
  public:
   /// The world must outlive this. Up to 64 ranks the schedule is verified first: throws dpsgd::error with the flaw.
+  /// Exchanges no message: that all ranks were given the same is for bind to find out.
   [[gnu::cold]] bound_schedule(const allreduce::schedule& s, World& world, std::size_t n)
       : world_(&world), n_(n), blocks_(s.blocks), scattered_(s.scattered) {
-    require(s.size == world.size(), "a schedule for ", s.size, " members cannot run on ", world.size(), " ranks");
-    if (s.size <= 64)
-      if (const auto v = verify(s); !v)
-        fail("this allreduce algorithm is wrong for ", s.size, " members: ", describe(v.flaw), " (round ", v.round,
-             ", rank ", v.rank, ", block ", v.block, "; -1: does not apply)");
+    detail::require_right(s, world.size());
     const auto own = owned(s, world.rank());
     mine_.first = start(own.first);
     mine_.count = start(own.first + own.count) - mine_.first;
@@ -230,17 +239,24 @@ struct native_single {
 };
 
 /// Binds an algorithm to a communicator and a length n. The result has mine(), scattered(), reduce(v), gather(v) and
-/// all_reduce(v), as bound_schedule explains them. The world must outlive it. Throws when the algorithm does not serve
-/// world.size().
+/// all_reduce(v), as bound_schedule explains them. The world must outlive it. All ranks must call it. Throws when the
+/// algorithm does not serve world.size(), and on every rank, with the ranks that differ and in what, when they were
+/// given different counts, types or algorithms.
+///
+/// The ranks are compared always, not in a mode to be switched on: a mistake of this kind can give wrong sums without
+/// a word, and ceil(log2 P) rounds of one tiny message are little beside what binding costs anyway. reduce and gather
+/// exchange nothing more for it.
 template <class T, communicator World, allreduce::algorithm Algorithm>
 auto bind(const Algorithm& a, World& world, std::size_t n) {
-  require(allreduce::serves(a, world.size()), "this allreduce algorithm does not serve ", world.size(), " ranks");
-  return bound_schedule<T, World>(allreduce::derive(a, world.size()), world, n);
+  const auto s = detail::schedule_of<T>(a, world, n);
+  detail::require_agreement<T>(world, n, s);
+  return bound_schedule<T, World>(s, world, n);
 }
 
 /// The communicator's own operation, world.native<T>(n).
 template <class T, communicator World>
 auto bind(allreduce::native, World& world, std::size_t n) {
+  detail::require_agreement<T>(world, n, "native");
   if constexpr (requires { world.template native<T>(n); }) return world.template native<T>(n);
   else {
     require(world.size() == 1, "this communicator has no allreduce of its own; choose another algorithm than native");
@@ -274,7 +290,9 @@ class bound_any {
   using either = std::variant<bound_schedule<T, World>, own>;
   static either make(const allreduce::any& a, World& world, std::size_t n) {
     if (a.is_native()) return either(std::in_place_index<1>, bind<T>(allreduce::native{}, world, n));
-    return either(std::in_place_index<0>, a.derive(world.size()), world, n);
+    const auto s = a.derive(world.size());
+    detail::require_agreement<T>(world, n, s);
+    return either(std::in_place_index<0>, s, world, n);
   }
   either bound_;
 };
