@@ -907,7 +907,7 @@ TEST_CASE("runs for different owners of the same rows have no ledger in common, 
   const std::vector<std::uint64_t> one{1, 1, 2, 2}, other{1, 2, 2, 1};
   CHECK(rows.owners() == 0);
   CHECK(rows.by_owner(one, 2).owners() == rows.by_owner(one, 2).owners());
-  CHECK(rows.by_owner(one, 2).owners() != rows.by_owner(other, 2).owners());
+  CHECK(rows.by_owner(one, 2).owners() != rows.by_owner(other, 2, "household").owners());
 }
 
 TEST_CASE("what a sampling cannot draw is refused before anything is spent") {

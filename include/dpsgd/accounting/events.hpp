@@ -290,8 +290,9 @@ constexpr double owners_of(const Event& event) {
   else return 0;
 }
 
-/// The same event for a unit of `rows` rows, all rows of one of these owners. What is not listed here throws dpsgd::error for more than one row: whoever
-/// accounts for an event of his own may not look at `rows`. Where he does, he overloads this beside his event.
+/// The same event for a unit of `rows` rows, all rows of one of these owners. What is not listed here throws dpsgd::error
+/// for more than one row: whoever accounts for an event of their own may not look at `rows`. Where they do, they overload
+/// this beside their event.
 template <class Event>
 Event with_rows(Event event, double rows, double = 0) {
   require(rows == 1, "what this clip, noise and sampling spend is known for single rows alone, not for owners of ",

@@ -604,7 +604,7 @@ inline dataset read_csv_text(std::string_view text, const std::string& name, con
   c.kind = columns.label_kind(), c.classes = columns.classes();
   if (parser.has_owners()) {
     c.rows_per_owner = columns.rows_per_owner();
-    c.owners = owners_number(columns.owner().data(), columns.owner().size());
+    c.owners = owners_number(columns.owner());
   }
   c.digest = csv.digest();
 

@@ -19,6 +19,7 @@
 #include <memory>
 #include <new>
 #include <span>
+#include <string_view>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -41,9 +42,9 @@ struct release_floats {
   }
 };
 
-/// dataset::owners() of owners that these bytes name. Never 0.
-inline std::uint32_t owners_number(const void* bytes, std::size_t size) {
-  return std::max(std::uint32_t{1}, static_cast<std::uint32_t>(digest_of(bytes, size).low));
+/// dataset::owners() of owners by this name, which is public: the number stands in ledgers and checkpoints. Never 0.
+inline std::uint32_t owners_number(std::string_view name) {
+  return std::max(std::uint32_t{1}, static_cast<std::uint32_t>(digest_of(name.data(), name.size()).low));
 }
 
 }  // namespace detail
@@ -193,9 +194,11 @@ class dataset {
   }
 
   /// The first `rows` records of each owner; the others are dropped, and keep their positions. owners: a number for each
-  /// record, whose it is. Before any split or shard: whose rows come first is a matter of the whole file. (A reader of
+  /// record, whose it is; who: what owners are, in a word that is public ("person"): claims about different ones do not
+  /// add up. Before any split or shard: whose rows come first is a matter of the whole file. (A reader of
   /// files does this by schema::owner.) Throws when sizes disagree, rows is not in 1 .. 64, or it is too late.
-  [[gnu::cold]] dataset by_owner(std::span<const std::uint64_t> owners, int rows) const {
+  [[gnu::cold]] dataset by_owner(std::span<const std::uint64_t> owners, int rows,
+                                 std::string_view who = "owner") const {
     require(rows >= 1 && rows <= 64, "an owner may have 1 to 64 rows; got ", rows);
     require(owners.size() == count_, "there are ", count_, " records, but owners of ", owners.size());
     require(!members_ && rows_ == universe_ && rows_per_owner_ == 1,
@@ -214,8 +217,8 @@ class dataset {
     }
     c.positions = position_set::of_bits(std::move(kept));
     c.width = width_, c.universe = c.rows = universe_;
-    c.rows_per_owner = rows, c.owners = detail::owners_number(owners.data(), owners.size_bytes()), c.kind = kind_,
-    c.classes = classes_, c.digest = digest_;
+    c.rows_per_owner = rows, c.owners = detail::owners_number(who), c.kind = kind_, c.classes = classes_,
+    c.digest = digest_;
     return dataset(std::move(c));
   }
 
@@ -236,8 +239,8 @@ class dataset {
   std::uint64_t all() const { return all_; }
   /// How many of the records anybody has at most: what a claim protects is that many together. Public.
   int rows_per_owner() const { return rows_per_owner_; }
-  /// Who these owners are: a number of the name of their column, or of their list. 0: each row is its own. Claims about
-  /// different owners do not add up.
+  /// Who these owners are: a number of the name of their column, or of the word that by_owner was given. 0: each row is
+  /// its own. Claims about different owners do not add up. Public.
   std::uint32_t owners() const { return owners_; }
   /// Rows of this part that were read here and dropped; over the shards it adds up. Not private.
   std::uint64_t dropped() const { return dropped_; }
