@@ -453,6 +453,27 @@ TEST_CASE("extreme numbers give an interval or are refused; never NaN, never bel
   CHECK_THROWS_WITH_AS(spent(0.01, 1, std::uint64_t{1} << 62, 1e-6), doctest::Contains("use rdp_accountant"), error);
 }
 
+// Almost no noise and very many steps: the grid of the harmless direction becomes so fine that the end of an interval
+// could round to its begin, from where the law went on for ever and took all memory.
+TEST_CASE("a grid that is finer than doubles tell apart is left behind") {
+  const auto spent = [](double q, double s, std::uint64_t steps) {
+    pld_accountant a;
+    a.add(poisson_sampled{q, gaussian_event<zero_out>{s}}, steps);
+    return a.spent(2.78884e-9);
+  };
+  // Losses are near s^-2/2 where a row is sampled, half of the times: bounds far outside of chance.
+  const auto some = spent(0.5, 0.0399383, 100);
+  CHECK(some.epsilon_lo <= some.epsilon);
+  CHECK(some.epsilon_lo > 50 / (2 * 0.0399383 * 0.0399383));
+  CHECK(some.epsilon < 100 / (2 * 0.0399383 * 0.0399383));
+  for (const double s : {0.03125, 0.035, 0.045}) {
+    const auto more = spent(0.86, s, 851);
+    CHECK(more.epsilon_lo <= more.epsilon);
+    CHECK(more.epsilon_lo > 0.86 * 851 / (2 * s * s));
+    CHECK(more.epsilon < 851 / (2 * s * s));
+  }
+}
+
 TEST_CASE("the claim uses hi") {
   pld_accountant a;
   a.add(sampled(0.01, 1), 1000);

@@ -159,9 +159,10 @@ class sampled_gaussian_loss {
       const auto knot = grid.above(l);
       const double e = grid.loss(knot);
       const auto [width, log_mass] = width_with_mean(t, e, std::expm1(e - l));
-      if (width > 0) law.add(knot, e, log_mass);
-      t = width > 0 ? t + width  // leaving something out is valid too
-                    : std::max(place(e), std::nextafter(t + s_ * s_ * grid.step, right_));
+      const bool moves = t + width > t;  // not where the interval is narrower than doubles around t tell apart
+      if (moves) law.add(knot, e, log_mass);
+      t = moves ? t + width  // leaving something out is valid too
+                : std::max(place(e), std::nextafter(t + s_ * s_ * grid.step, right_));
     }
     return law;
   }
