@@ -14,6 +14,7 @@
 #include "comm/oracle.hpp"
 #include "dpsgd/allreduce/all.hpp"
 #include "dpsgd/comm/auto_allreduce.hpp"
+#include "dpsgd/comm/sparse.hpp"
 #include "dpsgd/dpsgd.hpp"
 #include "mpi/main.hpp"
 
@@ -99,6 +100,31 @@ TEST_CASE("over MPI ranks with different counts, types or algorithms are told on
   std::vector<float> v(100, 1.0f);
   bind<float>(allreduce::circulant{}, world(), v.size()).all_reduce(v.data());
   CHECK(v == std::vector<float>(100, static_cast<float>(world().size())));
+}
+
+TEST_CASE("over MPI the sparse sum has the bits of the dense one, by every scatter algorithm") {
+  for (const auto& e : allreduce::all_algorithms)
+    for (const std::size_t n : {std::size_t{0}, std::size_t{1}, std::size_t{10007}}) {
+      if (e.is_native() || !e.derive(world().size()).scattered) continue;
+      INFO(e.name(), ", n = ", n);
+      auto dense = bind<float>(e, world(), n);
+      auto sparse = bind_sparse<float>(e, world(), n);
+      const auto mine = sparse.mine();
+      REQUIRE(mine == dense.mine());
+      for (const std::size_t each : {1, 3, 100}) {  // every element, every third, ...
+        auto v = oracle::values<float>(world().rank(), n, false);
+        std::vector<sparse_entry<float>> entries;
+        for (std::size_t i = 0; i < n; ++i)
+          if ((i + static_cast<std::size_t>(world().rank())) % each == 0)
+            entries.push_back({static_cast<std::uint32_t>(i), v[i]});
+          else v[i] = 0;
+        dense.reduce(v.data());
+        for (auto& x : v) x += 0.0f;  // -0 becomes +0
+        const auto shard = sparse.reduce(entries);
+        REQUIRE(shard.size() == mine.count);
+        if (mine.count > 0) CHECK(std::memcmp(shard.data(), v.data() + mine.first, mine.count * sizeof(float)) == 0);
+      }
+    }
 }
 
 TEST_CASE("between reduce and gather the owners' changes count, native's too") {

@@ -91,4 +91,13 @@ template <class T, communicator World>
   require_agreement(world, {count, type_code<T>(), digest_of(name.data(), name.size())});
 }
 
+/// The algorithm's schedule for this many ranks. Throws when it does not serve them, on every rank, whatever the
+/// others were given.
+template <class T, communicator World, allreduce::algorithm Algorithm>
+allreduce::schedule schedule_of(const Algorithm& a, World& world, std::size_t count) {
+  if (allreduce::serves(a, world.size())) return allreduce::derive(a, world.size());
+  require_agreement<T>(world, count, "does not serve");
+  fail("this allreduce algorithm does not serve ", world.size(), " ranks");
+}
+
 }  // namespace dpsgd::detail

@@ -42,6 +42,17 @@ void add(T* __restrict to, const T* __restrict from, std::size_t n) {
   for (; i < n; ++i) to[i] += from[i];
 }
 
+namespace detail {
+/// Throws unless `s` is a schedule for so many ranks and, found out up to 64 of them, right.
+[[gnu::cold]] inline void require_right(const allreduce::schedule& s, int ranks) {
+  require(s.size == ranks, "a schedule for ", s.size, " members cannot run on ", ranks, " ranks");
+  if (s.size > 64) return;
+  if (const auto v = verify(s); !v)
+    fail("this allreduce algorithm is wrong for ", s.size, " members: ", describe(v.flaw), " (round ", v.round,
+         ", rank ", v.rank, ", block ", v.block, "; -1: does not apply)");
+}
+}  // namespace detail
+
 /// A schedule bound to a communicator and to vectors of n elements. Reductions are in place and repeat bit by bit.
 /// Cost of making one: every rank derives all arrows. Nothing is allocated afterwards.
 template <class T, communicator World>
@@ -52,11 +63,7 @@ class bound_schedule {
   /// Exchanges no message: that all ranks were given the same is for bind to find out.
   [[gnu::cold]] bound_schedule(const allreduce::schedule& s, World& world, std::size_t n)
       : world_(&world), n_(n), blocks_(s.blocks), scattered_(s.scattered) {
-    require(s.size == world.size(), "a schedule for ", s.size, " members cannot run on ", world.size(), " ranks");
-    if (s.size <= 64)
-      if (const auto v = verify(s); !v)
-        fail("this allreduce algorithm is wrong for ", s.size, " members: ", describe(v.flaw), " (round ", v.round,
-             ", rank ", v.rank, ", block ", v.block, "; -1: does not apply)");
+    detail::require_right(s, world.size());
     const auto own = owned(s, world.rank());
     mine_.first = start(own.first);
     mine_.count = start(own.first + own.count) - mine_.first;
@@ -241,11 +248,7 @@ struct native_single {
 /// exchange nothing more for it.
 template <class T, communicator World, allreduce::algorithm Algorithm>
 auto bind(const Algorithm& a, World& world, std::size_t n) {
-  if (!allreduce::serves(a, world.size())) {
-    detail::require_agreement<T>(world, n, "does not serve");
-    fail("this allreduce algorithm does not serve ", world.size(), " ranks");
-  }
-  const auto s = allreduce::derive(a, world.size());
+  const auto s = detail::schedule_of<T>(a, world, n);
   detail::require_agreement<T>(world, n, s);
   return bound_schedule<T, World>(s, world, n);
 }
