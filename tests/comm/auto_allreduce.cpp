@@ -58,12 +58,13 @@ TEST_CASE("auto picks the same on all ranks, what it measured as fastest, and th
           ++run;
           CHECK(c.candidates.front().measured <= one.measured);
           dearest_run = std::max(dearest_run, one.predicted);
-        } else {
+        } else if (!one.algorithm.is_native()) {
           cheapest_left = std::min(cheapest_left, one.predicted);
         }
       }
       CHECK(native);
-      CHECK(run == std::min<std::size_t>(4, c.candidates.size()));
+      const bool whole = c.tried == c.bytes;  // else the ranks were too slow for it, and native was left out
+      CHECK(run == std::min<std::size_t>(4, c.candidates.size()) - (whole ? 0 : 1));
       CHECK(dearest_run <= cheapest_left);
     }
 }

@@ -173,7 +173,8 @@ TEST_CASE("auto picks the same on all ranks, and its sum is right") {
     const auto choice = chosen.choose<float>(world(), n);
     const auto name = static_cast<std::uint64_t>(std::hash<std::string_view>{}(choice.picked.name()));
     for (const auto other : gather_all(world(), name)) CHECK(other == name);
-    for (const auto& c : choice.candidates) CHECK((c.measured >= 0) == (&c < &choice.candidates.front() + 4));
+    const auto run = choice.tried == choice.bytes ? 4 : 3;  // native is left out where a shorter vector was tried
+    for (const auto& c : choice.candidates) CHECK((c.measured >= 0) == (&c < &choice.candidates.front() + run));
     std::vector<float> v(n, 1.0f);
     bind<float>(chosen, world(), n).all_reduce(v.data());
     CHECK(v == std::vector<float>(n, static_cast<float>(world().size())));
