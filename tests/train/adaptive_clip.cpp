@@ -16,12 +16,14 @@
 #include "dpsgd/allreduce/all.hpp"
 #include "dpsgd/dpsgd.hpp"
 #include "dpsgd/train/journal.hpp"
+#include "train/fixture.hpp"
 
 using namespace dpsgd;
+using test::algorithms, test::distance, test::scratch, test::width;
 
 namespace {
 
-constexpr std::size_t width = 6, records = 600;
+constexpr std::size_t records = 600;
 
 dataset make_data(std::size_t n = records) {
   random_words words({random_key::from_seed(3), domain::user, 0, 0});
@@ -61,23 +63,6 @@ std::vector<outcome> train(int ranks, const dataset& data, const fit_options& op
   });
   return results;
 }
-
-double distance(const std::vector<float>& a, const std::vector<float>& b) {
-  double difference = 0, size = 0;
-  for (std::size_t i = 0; i < a.size(); ++i)
-    difference += std::pow(double{a[i]} - b[i], 2), size += double{b[i]} * b[i];
-  return std::sqrt(difference / size);
-}
-
-// Of each kind one: whole, scattered, everything owned by one rank or two, two levels, the ranks' own.
-const char* const algorithms[] = {"naive", "ring", "circulant", "chain", "double_tree", "hierarchical", "native"};
-
-struct scratch {
-  std::filesystem::path path =
-      std::filesystem::temp_directory_path() / ("dpsgd-test-" + std::to_string(random_key::fresh().words[0]));
-  scratch() { std::filesystem::create_directories(path); }
-  ~scratch() { std::filesystem::remove_all(path); }
-};
 
 /// Three coordinates that nobody contributes to, each of which becomes its own noised mean.
 struct idle_coordinates : flat_clip {

@@ -16,34 +16,17 @@
 #include "dpsgd/dpsgd.hpp"
 #include "dpsgd/train/journal.hpp"
 #include "support.hpp"
+#include "train/fixture.hpp"
 
 using namespace dpsgd;
+using test::scratch, test::width;
 
 namespace {
 
-constexpr std::size_t width = 6, records = 500;
+constexpr std::size_t records = 500;
 constexpr std::int64_t most = 1 << 20;  // units in the sensitivity
 
-dataset make_data(std::size_t n = records) {
-  random_words words({random_key::from_seed(3), domain::user, 0, 0});
-  std::vector<float> features(n * width), labels(n);
-  for (std::size_t i = 0; i < n; ++i) {
-    float side = 0;
-    for (std::size_t j = 0; j < width; ++j) {
-      features[i * width + j] = static_cast<float>(2 * words.uniform() - 1);
-      side += features[i * width + j] * (j % 2 ? 1.0f : -1.0f);
-    }
-    labels[i] = side > 0 ? 1.0f : 0.0f;
-  }
-  return dataset::from(features, width, labels);
-}
-
-struct scratch {
-  std::filesystem::path path =
-      std::filesystem::temp_directory_path() / ("dpsgd-test-" + std::to_string(random_key::fresh().words[0]));
-  scratch() { std::filesystem::create_directories(path); }
-  ~scratch() { std::filesystem::remove_all(path); }
-};
+dataset make_data(std::size_t n = records) { return test::two_classes(n); }
 
 /// Trains a small mlp on `ranks` threads and gives each rank's parameters.
 template <class... Policies>

@@ -17,27 +17,15 @@
 #include "dpsgd/allreduce/all.hpp"
 #include "dpsgd/dpsgd.hpp"
 #include "dpsgd/train/journal.hpp"
+#include "train/fixture.hpp"
 
 using namespace dpsgd;
+using test::algorithms, test::distance, test::scratch, test::width;
 
 namespace {
 
-constexpr std::size_t width = 6, records = 600;
-
-/// Records of two classes that a line divides.
-dataset make_data(std::size_t n = records) {
-  random_words words({random_key::from_seed(3), domain::user, 0, 0});
-  std::vector<float> features(n * width), labels(n);
-  for (std::size_t i = 0; i < n; ++i) {
-    float side = 0;
-    for (std::size_t j = 0; j < width; ++j) {
-      features[i * width + j] = static_cast<float>(2 * words.uniform() - 1);
-      side += features[i * width + j] * (j % 2 ? 1.0f : -1.0f);
-    }
-    labels[i] = side > 0 ? 1.0f : 0.0f;
-  }
-  return dataset::from(features, width, labels);
-}
+constexpr std::size_t records = 600;
+dataset make_data(std::size_t n = records) { return test::two_classes(n); }
 
 template <class Model>
 std::vector<float> parameters_of(const Model& model) {
@@ -57,24 +45,6 @@ std::vector<std::vector<float>> train(int ranks, const dataset& data, const fit_
   });
   return results;
 }
-
-double distance(const std::vector<float>& a, const std::vector<float>& b) {
-  double difference = 0, size = 0;
-  for (std::size_t i = 0; i < a.size(); ++i)
-    difference += std::pow(double{a[i]} - b[i], 2), size += double{b[i]} * b[i];
-  return std::sqrt(difference / size);
-}
-
-// Of each kind one: whole, scattered, everything owned by one rank or two, two levels, the ranks' own.
-const char* const algorithms[] = {"naive", "ring", "circulant", "chain", "double_tree", "hierarchical", "native"};
-
-/// A directory that goes away with the test.
-struct scratch {
-  std::filesystem::path path =
-      std::filesystem::temp_directory_path() / ("dpsgd-test-" + std::to_string(random_key::fresh().words[0]));
-  scratch() { std::filesystem::create_directories(path); }
-  ~scratch() { std::filesystem::remove_all(path); }
-};
 
 }  // namespace
 
