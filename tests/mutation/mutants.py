@@ -147,7 +147,7 @@ MUTANTS = [
     mutant("a layer's clip sees the whole sensitivity", [LAYER_BOUNDS],
            (SUMS, "limit = clip.group_bound(g, groups);", "limit = clip.sensitivity().value;")),
     mutant("no min(1, .)", [CLIP_LAW],
-           (CLIP, "return norm > bound ? bound / norm : 1.0;", "return bound / (norm > 1e-9 ? norm : 1e-9);")),
+           (CLIP, "return bound / (norm > bound ? norm : bound);", "return bound / (norm > 1e-9 ? norm : 1e-9);")),
     mutant("mean loss before clipping", [LOSS_LAW, FINITE_DIFFERENCES],
            ("nn/losses.hpp", "dy(r, 0) = sigmoid(y(r, 0)) - label(r, 0);",
             "dy(r, 0) = (sigmoid(y(r, 0)) - label(r, 0)) / static_cast<float>(y.rows);")),

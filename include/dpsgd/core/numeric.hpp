@@ -31,6 +31,15 @@ constexpr float square_root(float t) {
   return fma(fma(-r, r, t), 0.5f * y, r);
 }
 
+/// The square root of a normal number t, or of 0, to 1e-15; for norms, whose last bits do not matter.
+constexpr double square_root(double t) {
+  double y = std::bit_cast<double>(0x5fe6eb50c7b537a9u - (std::bit_cast<std::uint64_t>(t) >> 1));
+  const double half = 0.5 * t;
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) y *= 1.5 - half * y * y;
+  return t * y;
+}
+
 /// e^x in float to 2 units in the last place; 0 below -87.3, the largest finite value from 88.7 on. (No special cases:
 /// a NaN gives a NaN.)
 constexpr float exp_fast(float x) {
@@ -64,11 +73,13 @@ constexpr float tanh_fast(float x) { return 2.0f * sigmoid(2.0f * x) - 1.0f; }
 /// x = 2^e m with m in [sqrt 1/2, sqrt 2), ln m = 2 artanh(s) with s = (m - 1) / (m + 1), by its series to s^23.
 constexpr double log_exact_bits(double x) {
   const auto bits = std::bit_cast<std::uint64_t>(x);
-  auto e = static_cast<std::int64_t>(bits >> 52) - 1023;
-  auto m = std::bit_cast<double>((bits & 0x000fffffffffffffull) | 0x3ff0000000000000ull);
-  if (m > 1.4142135623730951) m *= 0.5, ++e;
+  const auto whole = std::bit_cast<double>((bits & 0x000fffffffffffffull) | 0x3ff0000000000000ull);
+  const bool above = whole > 1.4142135623730951;
+  const double m = above ? 0.5 * whole : whole;
+  const auto e = static_cast<std::int64_t>(bits >> 52) - 1023 + above;
   const double s = (m - 1.0) / (m + 1.0), z = s * s;
   double p = 0.0;
+#pragma GCC unroll 11
   for (int k = 23; k >= 3; k -= 2) p = fma(p, z, 1.0 / k);
   const double tail = s * z * p;  // artanh(s) - s
   return fma(static_cast<double>(e), 0.6931471805599453, 2.0 * s) + 2.0 * tail;

@@ -103,11 +103,18 @@ class backend {
 
   /// g (1, cols) += the sum of m's rows, in their order.
   void sum_rows(matrix_view<const float> m, matrix_view<float> g) const {
-    for (std::size_t c = 0; c < m.cols; c += lanes) {
-      floats sum = load(g.data + c);
-      for (std::size_t r = 0; r < m.rows; ++r) sum += load(m.row(r) + c);
-      store(g.data + c, sum);
-    }
+    std::size_t c = 0;
+    const auto take = [&]<int Vectors>() {
+      for (; c + (Vectors - 1) * lanes < m.cols; c += Vectors * lanes) {
+        floats sum[Vectors];
+        for (int v = 0; v < Vectors; ++v) sum[v] = load(g.data + c + v * lanes);
+        for (std::size_t r = 0; r < m.rows; ++r)
+          for (int v = 0; v < Vectors; ++v) sum[v] += load(m.row(r) + c + v * lanes);
+        for (int v = 0; v < Vectors; ++v) store(g.data + c + v * lanes, sum[v]);
+      }
+    };
+    take.template operator()<4>();  // side by side they hide the latency of the additions
+    take.template operator()<1>();
   }
   /// norm2[r] += |m's row r|^2.
   void add_row_norms(matrix_view<const float> m, vector_view<float> norm2) const {
@@ -182,9 +189,13 @@ class backend {
   /// out's row i = from's row rows[i].
   void gather_rows(matrix_view<const float> from, vector_view<const std::uint32_t> rows, matrix_view<float> out) const {
     constexpr std::size_t ahead = 16;  // rows are far apart: ask for them before they are needed
+    const std::size_t full = from.cols / lanes * lanes;
     for (std::size_t i = 0; i < rows.size; ++i) {
       if (i + ahead < rows.size) __builtin_prefetch(from.row(rows[i + ahead]));
-      std::copy_n(from.row(rows[i]), from.cols, out.row(i));
+      const float* row = from.row(rows[i]);
+      float* to = out.row(i);
+      for (std::size_t c = 0; c < full; c += lanes) store(to + c, load_unaligned(row + c));
+      for (std::size_t c = full; c < from.cols; ++c) to[c] = row[c];
     }
   }
 

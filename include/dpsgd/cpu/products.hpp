@@ -88,7 +88,7 @@ inline void panel(operands o, std::size_t rows) {
     }
   };
   take.template operator()<best_rows<Vectors>>();
-  take.template operator()<2>();
+  take.template operator()<Vectors == 4 ? 2 : 4>();
   take.template operator()<1>();
 }
 
@@ -119,19 +119,16 @@ template <class F>
 [[gnu::always_inline]] inline void row_dots(matrix_view<const float> a, matrix_view<const float> b, F f) {
   for (std::size_t first = 0; first < a.rows; first += lanes) {
     const auto n = a.rows - first < lanes ? a.rows - first : lanes;
-    floats sums[lanes]{};
-    for (std::size_t r = 0; r < n; r += 4) {  // four rows at a time hide the latency of the additions
-      const float *p[4], *q[4];
-      for (std::size_t i = 0; i < 4; ++i) {
-        const auto row = first + std::min(r + i, n - 1);  // the last one again where there are no four
-        p[i] = a.row(row), q[i] = b.row(row);
-      }
-      floats sum[4]{};
-      for (std::size_t c = 0; c < a.cols; c += lanes) {
-#pragma GCC unroll 4
-        for (int i = 0; i < 4; ++i) sum[i] += load(p[i] + c) * load(q[i] + c);
-      }
-      for (std::size_t i = 0; i < 4; ++i) sums[r + i] = sum[i];
+    const float *p[lanes], *q[lanes];
+#pragma GCC unroll 16
+    for (std::size_t i = 0; i < lanes; ++i) {
+      const auto row = first + std::min(i, n - 1);  // the last one again where there are no more
+      p[i] = a.row(row), q[i] = b.row(row);
+    }
+    floats sums[lanes]{};  // in registers
+    for (std::size_t c = 0; c < a.cols; c += lanes) {
+#pragma GCC unroll 16
+      for (std::size_t i = 0; i < lanes; ++i) sums[i] += load(p[i] + c) * load(q[i] + c);
     }
     f(first, n, sum_each(sums));
   }

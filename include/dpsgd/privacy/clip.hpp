@@ -93,7 +93,7 @@ concept names_coordinates = requires {
 struct flat_clip {
   double bound = 1.0;  // C, in units of the gradient; positive
 
-  constexpr double factor(double norm) const { return norm > bound ? bound / norm : 1.0; }
+  constexpr double factor(double norm) const { return bound / (norm > bound ? norm : bound); }
   constexpr l2_sensitivity<zero_out> sensitivity() const { return {bound}; }
 };
 static_assert(clip_policy<flat_clip>);
@@ -132,7 +132,7 @@ struct per_layer_clip {
   double group_bound(std::size_t, std::size_t groups) const { return bound / std::sqrt(static_cast<double>(groups)); }
   double factor(double norm, std::size_t group, std::size_t groups) const {
     const double most = group_bound(group, groups);
-    return norm > most ? most / norm : 1.0;
+    return most / (norm > most ? norm : most);
   }
   constexpr l2_sensitivity<zero_out> sensitivity() const { return {bound}; }
 };
@@ -147,7 +147,7 @@ struct layer_bounds_clip {
 
   double group_bound(std::size_t group, std::size_t) const { return bounds[group]; }
   double factor(double norm, std::size_t group, std::size_t) const {
-    return norm > bounds[group] ? bounds[group] / norm : 1.0;
+    return bounds[group] / (norm > bounds[group] ? norm : bounds[group]);
   }
   l2_sensitivity<zero_out> sensitivity() const {
     double square = 0;

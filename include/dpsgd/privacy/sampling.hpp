@@ -64,8 +64,15 @@ struct poisson_sampling {
       stream.substream = static_cast<std::uint32_t>(c);
       random_words words(stream);
       const std::uint64_t end = std::min((c + 1) * cell, last + 1);
+      std::array<double, 16> gaps;  // so many logarithms at a time fill vectors
+      std::size_t used = gaps.size();
       for (std::uint64_t at = c * cell;; ++at) {
-        const double gap = log_exact_bits(words.uniform()) * scale;
+        if (used == gaps.size()) {
+          for (auto& g : gaps) g = words.uniform();
+          for (auto& g : gaps) g = log_exact_bits(g) * scale;
+          used = 0;
+        }
+        const double gap = gaps[used++];
         if (!(gap < static_cast<double>(end - at))) break;
         at += static_cast<std::uint64_t>(gap);
         if (at >= end) break;

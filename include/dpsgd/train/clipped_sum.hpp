@@ -23,6 +23,7 @@
 #include <utility>
 #include <vector>
 
+#include "dpsgd/core/numeric.hpp"
 #include "dpsgd/core/view.hpp"
 #include "dpsgd/privacy/clip.hpp"
 #include "dpsgd/train/tape.hpp"
@@ -44,22 +45,21 @@ struct clip_factors {
   double limit;  // the sensitivity (of this group), shrunk by what rounding may have taken off the norm
   double shrink;
   Norms norm2;  // |gradient|^2
-  Out factor, not_finite;
+  Out factor;
   std::size_t group = 0, groups = 1;
   double unit = 1;                 // what the scaled gradient is measured in
   float* contributions = nullptr;  // (extra_coordinates, stride)
   std::size_t stride = 0;
 
   void operator()(std::size_t i) const {
-    const double norm = std::sqrt(static_cast<double>(norm2[i]));
+    const double norm = square_root(static_cast<double>(norm2[i]));
     const bool finite = norm2[i] <= 3.4028234e38f;  // false for NaN and infinity
     double left = limit;
     if constexpr (clip_with_coordinates<Clip>) left = contribute(i, norm, finite);
     // A square below 1e-30 may have underflowed: the norm is then at most 1e-15.
     const double wanted = raw(norm) * shrink, most = left / (norm > 1e-15 ? norm : 1e-15);
     const double use = wanted < most ? wanted : most;  // a NaN or infinite `wanted` gives most
-    factor[i] = finite && use > 0 ? static_cast<float>(use / unit) : 0.0f;
-    not_finite[i] = finite ? 0.0f : 1.0f;
+    factor[i] = static_cast<float>(((finite & (use > 0)) ? use : 0.0) / unit);
   }
   double raw(double norm) const {
     if constexpr (grouped_clip<Clip>) return clip.factor(norm, group, groups);
@@ -80,11 +80,12 @@ struct clip_factors {
   }
 };
 
-/// An example whose gradient is not finite in one group counts as zero in all: row i of `all` is set where `one` is.
-template <class Out>
-struct join_lost {
-  Out one, all;
-  void operator()(std::size_t i) const { all[i] = all[i] > one[i] ? all[i] : one[i]; }
+/// An example whose gradient is not finite in one group counts as zero in all.
+template <class Norms, class Out>
+struct mark_lost {
+  Norms norm2;
+  Out lost;
+  void operator()(std::size_t i) const { lost[i] += norm2[i] <= 3.4028234e38f ? 0.0f : 1.0f; }
 };
 template <class Out>
 struct drop_lost {
@@ -109,7 +110,7 @@ class clipped_sum_workspace {
     tape_.each_parametric(1, [&](const auto&, std::size_t tensor, auto, auto) { group_of_[tensor] = groups_++; });
     norm2_ = b.template make<float>(rows * groups_);
     factor_ = b.template make<float>(rows * groups_);
-    not_finite_ = b.template make<float>(rows * groups_);
+    not_finite_ = b.template make<float>(rows);
     for (const auto& shape : model.shapes()) {
       const auto stride = Backend::stride(shape.cols);
       // A product may write whole blocks: its rows and columns are those of the shape.
@@ -219,19 +220,19 @@ class clipped_sum_workspace {
   template <class Clip>
   void clip_deltas(const Clip& clip, std::size_t n, double& not_finite) {
     auto& b = *backend_;
-    const auto lost = part(not_finite_, 0, n);
+    const vector_view<float, memory> lost{not_finite_.data(), n};
     const auto groups = groups_of<Clip>();
+    b.zero(lost);
     for (std::size_t g = 0; g < groups; ++g) {
       double limit;
       if constexpr (grouped_clip<Clip>) limit = clip.group_bound(g, groups);
       else limit = clip.sensitivity().value;
       const auto norm2 = part(norm2_, g, n), factor = part(factor_, g, n);
-      b.each(n, detail::clip_factors<Clip, decltype(norm2), decltype(factor)>{
-                    clip, limit * shrink_, shrink_, norm2, factor, part(not_finite_, g, n), g, groups, unit_,
-                    contributions_.data(), tape_.rows()});
+      b.each(n,
+             detail::clip_factors<Clip, decltype(norm2), decltype(factor)>{
+                 clip, limit * shrink_, shrink_, norm2, factor, g, groups, unit_, contributions_.data(), tape_.rows()});
+      b.each(n, detail::mark_lost<decltype(norm2), decltype(lost)>{norm2, lost});
     }
-    for (std::size_t g = 1; g < groups; ++g)
-      b.each(n, detail::join_lost<decltype(lost)>{part(not_finite_, g, n), lost});
     if (groups > 1)
       for (std::size_t g = 0; g < groups; ++g) b.each(n, detail::drop_lost<decltype(lost)>{lost, part(factor_, g, n)});
     int count = 0;
@@ -299,8 +300,9 @@ class clipped_sum_workspace {
   tape<Backend, Model> tape_;
   std::vector<std::size_t> group_of_;  // that a layer's first tensor belongs to
   std::size_t groups_ = 0;
-  owned norm2_, factor_, not_finite_;  // (groups, rows)
-  owned contributions_;                // (coordinates of the clip, rows), made when a clip has some
+  owned norm2_, factor_;  // (groups, rows)
+  owned not_finite_;      // (rows)
+  owned contributions_;   // (coordinates of the clip, rows), made when a clip has some
   std::vector<owned> gradient_memory_, scratch_memory_;
   std::vector<matrix> gradient_, scratch_;
   // On a grid: one example's whole numbers, and the sum of a tile's.
