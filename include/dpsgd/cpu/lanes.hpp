@@ -7,7 +7,9 @@
 
 namespace dpsgd::cpu {
 
-#if defined(__AVX512F__) && !defined(__clang__)
+#if defined(DPSGD_LANES)  // another number, for tests
+inline constexpr int lanes = DPSGD_LANES, registers = 32;
+#elif defined(__AVX512F__) && !defined(__clang__)
 inline constexpr int lanes = 16, registers = 32;
 #elif defined(__AVX512VL__)  // clang splits 16 lanes into two registers by default
 inline constexpr int lanes = 8, registers = 32;
