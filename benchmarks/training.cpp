@@ -28,6 +28,7 @@
 #include "dpsgd/json.hpp"
 #include "dpsgd/mpi.hpp"
 #include "dpsgd/train/journal.hpp"
+#include "peak.hpp"
 
 namespace {
 
@@ -72,27 +73,6 @@ dataset make_matrix(std::size_t records) {
   c.positions = position_set::range(0, records);
   c.universe = c.rows = records;
   return dataset(std::move(c));
-}
-
-/// The peak of fused multiply-adds of one core, in GFLOP/s: twelve independent chains of the widest vectors.
-double measure_peak() {
-#if defined(__AVX512F__)
-  typedef float wide __attribute__((vector_size(64)));
-#else
-  typedef float wide __attribute__((vector_size(4 * cpu::lanes)));
-#endif
-  wide sum[12] = {}, x = wide{} + 1.0001f, y = wide{} + 0.5f;
-  double best = 1e9;
-  for (int repeat = 0; repeat < 20; ++repeat) {
-    const auto start = clock_type::now();
-    for (int i = 0; i < 20'000; ++i) {
-#pragma GCC unroll 12
-      for (int k = 0; k < 12; ++k) sum[k] = sum[k] * x + y;
-    }
-    for (int k = 0; k < 12; ++k) asm volatile("" : : "m"(sum[k]));  // the results are needed
-    best = std::min(best, seconds_since(start));
-  }
-  return 20'000.0 * 12 * 2 * (sizeof(wide) / 4) / best / 1e9;
 }
 
 /// Seconds a step of one core, over `steps` steps of about `batch` records.

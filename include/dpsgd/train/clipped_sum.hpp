@@ -37,7 +37,11 @@ struct materialised_norms {};
 
 namespace detail {
 
-/// The factor of row i, never more than sensitivity / norm, whatever the clip says; 0 for a norm that is not finite.
+/// False for NaN and infinity.
+constexpr bool finite(float square) { return square <= 3.4028234e38f; }
+
+/// The factor of row i, never more than sensitivity / norm, whatever the clip says. (What comes of a norm that is not
+/// finite does not matter: drop_lost.)
 /// Where the clip has coordinates of its own, what the row contributes to them, and the gradient has the rest.
 template <class Clip, class Norms, class Out>
 struct clip_factors {
@@ -53,13 +57,12 @@ struct clip_factors {
 
   void operator()(std::size_t i) const {
     const double norm = square_root(static_cast<double>(norm2[i]));
-    const bool finite = norm2[i] <= 3.4028234e38f;  // false for NaN and infinity
     double left = limit;
-    if constexpr (clip_with_coordinates<Clip>) left = contribute(i, norm, finite);
+    if constexpr (clip_with_coordinates<Clip>) left = contribute(i, norm);
     // A square below 1e-30 may have underflowed: the norm is then at most 1e-15.
     const double wanted = raw(norm) * shrink, most = left / (norm > 1e-15 ? norm : 1e-15);
     const double use = wanted < most ? wanted : most;  // a NaN or infinite `wanted` gives most
-    factor[i] = static_cast<float>(((finite & (use > 0)) ? use : 0.0) / unit);
+    factor[i] = static_cast<float>((use > 0 ? use : 0.0) / unit);
   }
   double raw(double norm) const {
     if constexpr (grouped_clip<Clip>) return clip.factor(norm, group, groups);
@@ -67,10 +70,10 @@ struct clip_factors {
   }
   /// Writes down what row i contributes to the clip's own coordinates, and returns the norm that this leaves for the
   /// gradient. Contributions that are not finite, or that leave nothing, do not get through.
-  double contribute(std::size_t i, double norm, bool finite) const {
+  double contribute(std::size_t i, double norm) const {
     double left = limit * limit;
     for (std::size_t k = 0; k < extra_coordinates<Clip>; ++k) {
-      const float c = finite ? static_cast<float>(clip.contribution(norm, k)) : 0.0f;
+      const float c = finite(norm2[i]) ? static_cast<float>(clip.contribution(norm, k)) : 0.0f;
       contributions[k * stride + i] = c;
       left -= double{c} * c;
     }
@@ -85,7 +88,7 @@ template <class Norms, class Out>
 struct mark_lost {
   Norms norm2;
   Out lost;
-  void operator()(std::size_t i) const { lost[i] += norm2[i] <= 3.4028234e38f ? 0.0f : 1.0f; }
+  void operator()(std::size_t i) const { lost[i] += finite(norm2[i]) ? 0.0f : 1.0f; }
 };
 template <class Out>
 struct drop_lost {
@@ -233,8 +236,7 @@ class clipped_sum_workspace {
                  clip, limit * shrink_, shrink_, norm2, factor, g, groups, unit_, contributions_.data(), tape_.rows()});
       b.each(n, detail::mark_lost<decltype(norm2), decltype(lost)>{norm2, lost});
     }
-    if (groups > 1)
-      for (std::size_t g = 0; g < groups; ++g) b.each(n, detail::drop_lost<decltype(lost)>{lost, part(factor_, g, n)});
+    for (std::size_t g = 0; g < groups; ++g) b.each(n, detail::drop_lost<decltype(lost)>{lost, part(factor_, g, n)});
     int count = 0;
     for (std::size_t i = 0; i < n; ++i) count += lost[i] > 0;
     not_finite += count;
