@@ -75,7 +75,9 @@ ADAPTS = "privacy/adaptive_clip.hpp"
 DEVIATION_LINE = "const auto deviation = static_cast<float>(multiplier * sensitivity);"
 NOISED = "(sum[i] + drawn[i - begin]) * scale"
 DRAW = "noise.draw(stream, static_cast<std::uint32_t>(block), sensitivity, drawn);"
-SAMPLE = "use_.sampling.draw({key_, domain::sampling, at_, 0}, data_, rows_);"
+SAMPLE = "use_.sampling.draw(stream, data_, rows_);"
+SAMPLE_STREAM = "const random_stream stream{key_, domain::sampling, at_ - key_from_, 0};"
+SPEND = "    spent.add(event_, steps - key_from_);\n"
 KEY = "else if (root_) key_ = random_key::fresh();"
 
 MUTANTS = [
@@ -93,7 +95,7 @@ MUTANTS = [
       float drawn[160];
       for (std::size_t i = 0; i < size_; ++i) {
         if (i % 160 == 0)
-          use_.noise.draw({key_, domain::noise, at_, static_cast<std::uint32_t>(1000 + use_.world.rank())},
+          use_.noise.draw({key_, domain::noise, at_ - key_from_, static_cast<std::uint32_t>(1000 + use_.world.rank())},
                           static_cast<std::uint32_t>(i / 160), sensitivity_, drawn);
         sum_[i] += drawn[i % 160];
       }
@@ -101,14 +103,14 @@ MUTANTS = [
     vector_.reduce(sum_.data());
 """)),
     mutant("sigma over the number of ranks", [DEVIATION],
-           (RUN, "release(use_.noise, {key_, domain::noise, at_, 0}, sensitivity_,",
-            "release(use_.noise, {key_, domain::noise, at_, 0}, sensitivity_ / use_.world.size(),")),
+           (RUN, "release(use_.noise, {key_, domain::noise, at_ - key_from_, 0}, sensitivity_,",
+            "release(use_.noise, {key_, domain::noise, at_ - key_from_, 0}, sensitivity_ / use_.world.size(),")),
     mutant("sum-calibrated noise on the mean", [DEVIATION], (RELEASE, NOISED, "(sum[i] * scale + drawn[i - begin])")),
     mutant("mean-calibrated noise on the sum", [DEVIATION],
            (RELEASE, NOISED, "(sum[i] + drawn[i - begin] * scale) * scale")),
     mutant("key reused by every fit", [FRESH], (RUN, KEY, KEY.replace("fresh()", "from_seed(7)"))),
     mutant("the same noise every step", [OWN_NOISE],
-           (RUN, "release(use_.noise, {key_, domain::noise, at_, 0}", "release(use_.noise, {key_, domain::noise, 0, 0}")),
+           (RUN, "release(use_.noise, {key_, domain::noise, at_ - key_from_, 0}", "release(use_.noise, {key_, domain::noise, 0, 0}")),
     mutant("truncated tails: a radius of 24 bits", [TAILS],
            ("core/normal.hpp", "square_root(-2.0f * log_of_bits(high, low))",
             "square_root(-2.0f * log_of_bits(high & 0xffffff00u, 0x80000000u))")),
@@ -160,20 +162,20 @@ MUTANTS = [
     mutant("adaptive clip's query free", [JOINT_LAW],
            (ADAPTS, "return {bound * std::sqrt(1 + share * share / 4)};", "return {bound};")),
     mutant("adaptive clip as a separate event", [ONE_EVENT],
-           (RUN, "      spent.add(event_, steps);\n", """      if constexpr (requires { clip_.share, event_.event.multiplier; }) {
+           (RUN, SPEND, """      if constexpr (requires { clip_.share, event_.event.multiplier; }) {
         auto gradient = event_, count = event_;
         gradient.event.multiplier *= std::sqrt(1 + clip_.share * clip_.share / 4);
         count.event.multiplier = gradient.event.multiplier * 2 / clip_.share;
-        spent.add(gradient, steps), spent.add(count, steps);
+        spent.add(gradient, steps - key_from_), spent.add(count, steps - key_from_);
       } else {
-        spent.add(event_, steps);
+        spent.add(event_, steps - key_from_);
       }
 """)),
     mutant("adaptive clip's query not accounted", [ONE_EVENT],
-           (RUN, "      spent.add(event_, steps);\n", """      auto gradient = event_;
+           (RUN, SPEND, """      auto gradient = event_;
       if constexpr (requires { clip_.share, event_.event.multiplier; })
         gradient.event.multiplier *= std::sqrt(1 + clip_.share * clip_.share / 4);
-      spent.add(gradient, steps);
+      spent.add(gradient, steps - key_from_);
 """)),
     mutant("the count's sensitivity half of what it is", [JOINT_LAW],
            (ADAPTS, "(norm <= bound ? 0.5 : -0.5)", "(norm <= bound ? 1.0 : 0.0)"),
@@ -185,7 +187,7 @@ MUTANTS = [
            (RUN, "          release_some(detail::clip_rule<clip_type>{clip_, k}, size_ + k, 1, std::array<float*, 0>{});",
             """        {
           float drawn[160];
-          use_.noise.draw({key_, domain::noise, at_ + 0, 0}, 0, sensitivity_, drawn);
+          use_.noise.draw({key_, domain::noise, at_ - key_from_ + 0, 0}, 0, sensitivity_, drawn);
           parameters_[size_ + k] =
               static_cast<float>(clip_.next(k, (sum_[size_ + k] + drawn[k]) / expected_batch_));
         }""")),
@@ -228,14 +230,12 @@ MUTANTS = [
           rows_.push_back(static_cast<std::uint32_t>(i));
     }""")),
     mutant("a mask of its own on every rank", [RANKS_WITHOUT],
-           (RUN, "use_.sampling.draw({key_, domain::sampling, at_, 0}",
-            "use_.sampling.draw({key_, domain::sampling, at_ + 1000003ull * use_.world.rank(), 0}")),
+           (RUN, SAMPLE_STREAM, SAMPLE_STREAM.replace("at_", "at_ + 1000003ull * use_.world.rank()", 1))),
     mutant("divisor from the local count", [RANKS_WITHOUT],
            (RUN, "expected_batch_(cast.sampling.expected_batch(data.all()))",
             "expected_batch_(cast.sampling.expected_batch(data.records()))")),
     mutant("generator reset each epoch", [OWN_SAMPLE],
-           (RUN, "use_.sampling.draw({key_, domain::sampling, at_, 0}",
-            "use_.sampling.draw({key_, domain::sampling, at_ % 10, 0}")),
+           (RUN, SAMPLE_STREAM, SAMPLE_STREAM.replace("at_ - key_from_", "at_ % 10"))),
     mutant("a row dropped to fit", [SHARDS, RATE],
            ("privacy/sampling.hpp", "if (const auto row = records.locate(at); row >= 0) rows.push_back",
             "if (const auto row = records.locate(at); row >= 0 && rows.size() < 60) rows.push_back")),
@@ -276,12 +276,12 @@ MUTANTS = [
             "static_cast<float>(t(r, c)));")),
     # Scale
     mutant("divided by the realised batch", [NEIGHBOUR, DEVIATION],
-           (RUN, "release(use_.noise, {key_, domain::noise, at_, 0}, sensitivity_, expected_batch_,",
-            "release(use_.noise, {key_, domain::noise, at_, 0}, sensitivity_, rows_.empty() ? 1.0 : "
+           (RUN, "release(use_.noise, {key_, domain::noise, at_ - key_from_, 0}, sensitivity_, expected_batch_,",
+            "release(use_.noise, {key_, domain::noise, at_ - key_from_, 0}, sensitivity_, rows_.empty() ? 1.0 : "
             "static_cast<double>(rows_.size()),")),
     mutant("world size twice", [RANKS_WITHOUT],
-           (RUN, "release(use_.noise, {key_, domain::noise, at_, 0}, sensitivity_, expected_batch_,",
-            "release(use_.noise, {key_, domain::noise, at_, 0}, sensitivity_, expected_batch_ * use_.world.size(),")),
+           (RUN, "release(use_.noise, {key_, domain::noise, at_ - key_from_, 0}, sensitivity_, expected_batch_,",
+            "release(use_.noise, {key_, domain::noise, at_ - key_from_, 0}, sensitivity_, expected_batch_ * use_.world.size(),")),
     # Accounting
     mutant("steps lost on resume", [RESUMED_CLAIM],
            (RUN, "report_.claim = claim_after(at_);", "report_.claim = claim_after(at_ - begun_at_);")),
@@ -332,8 +332,8 @@ HARMLESS = [
                                "constexpr std::size_t ahead = 1;")),
     mutant("smaller reservations", [], ("accounting/ledger.hpp", "target / 20)", "target / 40)")),
     mutant("rows in reverse", [], (RUN, SAMPLE, SAMPLE + " std::reverse(rows_.begin(), rows_.end());")),
-    mutant("noise of the next step's number", [],
-           (RUN, "{key_, domain::noise, at_, 0}", "{key_, domain::noise, at_ + 1, 0}")),
+    mutant("noise of another substream", [],
+           (RUN, "{key_, domain::noise, at_ - key_from_, 0}", "{key_, domain::noise, at_ - key_from_, 1}")),
     mutant("finer grids of the accountant", [], ("accounting/pld.hpp", "double fineness = 128;",
                                                  "double fineness = 256;")),
 ]
