@@ -6,6 +6,7 @@
 #pragma once
 
 #include <algorithm>
+#include <concepts>
 #include <cstdint>
 #include <filesystem>
 #include <limits>
@@ -72,7 +73,8 @@ inline std::pair<std::uint64_t, std::uint64_t> load(training_state& state, const
 
 }  // namespace detail
 
-/// See the top of this page. Every member throws dpsgd::error. Accountant says what a budget leaves.
+/// See the top of this page. Every member throws dpsgd::error. Accountant says what a budget leaves: with rdp_filter
+/// (accounting/filter.hpp) also where each run's noise was chosen after seeing earlier runs, if all were given one budget.
 template <accountant Accountant = pld_accountant>
 class basic_journal : public journal_base {
  public:
@@ -111,7 +113,7 @@ class basic_journal : public journal_base {
         [&](const auto& e) {
           if (budget_) {
             if constexpr (accounts<Accountant, std::decay_t<decltype(e)>>) {
-              Accountant before;
+              auto before = nothing_of(*budget_);
               book_->add_to(before);
               left_ = most_steps(*budget_, e, before);
             } else {
@@ -141,6 +143,12 @@ class basic_journal : public journal_base {
   }
 
  private:
+  /// An accountant to which nothing was added; a filter, for its budget.
+  static Accountant nothing_of(const privacy_target& budget) {
+    if constexpr (std::constructible_from<Accountant, privacy_target>) return Accountant(budget);
+    else return Accountant();
+  }
+
   /// The steps that are resumed were entered when they ran: this must be the ledger that they were entered in.
   void check_ledger(std::uint64_t run, std::uint64_t counted, const recorded_event& event) const {
     if (!book_)
