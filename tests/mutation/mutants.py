@@ -4,6 +4,8 @@ TRAINER, CLIPPED = "train/trainer.cpp", "train/clipped_sum.cpp"
 POLICIES, SAMPLING, NORMAL, LAYERS = "privacy/policies.cpp", "privacy/sampling.cpp", "core/normal.cpp", "nn/layers.cpp"
 ADAPTIVE, ADAPTIVE_LAWS = "train/adaptive_clip.cpp", "privacy/adaptive_clip.cpp"
 PLD, RDP, CSV = "accounting/pld.cpp", "accounting/rdp.cpp", "data/csv.cpp"
+CORRELATED, CORRELATED_TRAIN = "privacy/correlated_noise.cpp", "train/correlated_noise.cpp"
+CORRELATED_SPENT, FILTER = "accounting/correlated.cpp", "accounting/filter.cpp"
 DISCRETE, EXACT = "core/discrete_gaussian.cpp", "train/exact.cpp"
 
 # Laws, by the test cases that hold them.
@@ -63,6 +65,17 @@ GRID_SUM = (EXACT, "the sum on the grid is exactly that of its examples*")
 ROUNDED_UP = (POLICIES, "discrete noise rounds its multiplier up*")
 EXACT_RATE = (SAMPLING, "exact Poisson sampling joins with probability q*")
 WHOLE_ORDERS = (RDP, "with one discrete event in it*")
+STATED_COVARIANCE = (CORRELATED, "correlated noise has the covariance that it states*")
+MOVED_BY_ROW = (CORRELATED, "no entry of C is negative, and what a row moves*")
+EXPLICIT_INVERSE = (CORRELATED, "for longer runs it agrees with the explicit inverse*")
+NO_BANDS = (CORRELATED, "impossible numbers of bands*")
+RELEASED_COVARIANCE = (CORRELATED_TRAIN, "the noise that is released has the stated covariance*")
+FIXED_BINS = (CORRELATED_TRAIN, "every record joins each so many steps*")
+KEY_BY_KEY = (CORRELATED_TRAIN, "a run is claimed as one Gaussian for each of its keys*")
+ONE_GAUSSIAN = (CORRELATED_SPENT, "steps of correlated noise under one key*")
+ONE_AT_A_TIME = (CORRELATED_SPENT, "calibration answers for all steps of one key*")
+ONE_ORDER = (FILTER, "where all is fixed beforehand*")
+SHARED_DELTA = (FILTER, "several orders admit what one of them does*")
 
 
 def mutant(name, killers, *changes):
@@ -319,6 +332,61 @@ MUTANTS = [
             "if (more > 0 && done > begun_at_) book_->reserve(run_, done - begun_at_ - book_->granted(run_));")),
     mutant("a settled reservation is forgotten", [COUNTED_FIRST],
            ("train/run.hpp", "          granted_ = at_ + 1;  // what was reserved beyond is returned", "          ;")),
+]
+
+MUTANTS += [
+    # Correlated noise
+    mutant("earlier steps' words drawn anew in each step", [STATED_COVARIANCE, RELEASED_COVARIANCE],
+           ("privacy/correlated_noise.hpp", "of_step.step -= lag;",
+            "of_step.substream = static_cast<std::uint32_t>(lag);")),
+    mutant("the same word for all lags", [RELEASED_COVARIANCE],
+           ("privacy/correlated_noise.hpp", "of_step.step -= lag;", "")),
+    mutant("correlated noise not times bound", [STATED_COVARIANCE],
+           ("privacy/correlated_noise.hpp", "const auto scale = static_cast<float>(deviation);",
+            "const auto scale = static_cast<float>(noise.multiplier + 0 * deviation);")),
+    mutant("every row moves as if it joined once", [MOVED_BY_ROW, ONE_GAUSSIAN],
+           ("accounting/participation.hpp", "moved[t] = c[t] + (t >= apart ? moved[t - apart] : 0);",
+            "moved[t] = c[t];")),
+    mutant("joins counted as if they were strangers", [MOVED_BY_ROW],
+           ("accounting/participation.hpp", "square += moved[t] * moved[t];",
+            "square += c[t] * c[t] * static_cast<double>((n - t - 1) / apart + 1);")),
+    mutant("the separation ignored", [ONE_GAUSSIAN],
+           ("accounting/events.hpp", "const auto apart = static_cast<std::uint64_t>(separation);",
+            "const auto apart = steps;")),
+    mutant("the tree's leaves not counted", [MOVED_BY_ROW],
+           ("accounting/participation.hpp", "for (unsigned level = 0; steps >> level != 0; ++level) {",
+            "for (unsigned level = 1; steps >> level != 0; ++level) {")),
+    mutant("a tree's node moved twice counts twice, not four times", [MOVED_BY_ROW],
+           ("accounting/participation.hpp", "square += 2.0 * static_cast<double>(count[level]) - 1;", "square += 1;")),
+    mutant("only rows that join in the first step", [EXPLICIT_INVERSE],
+           ("accounting/participation.hpp", "first < std::min(separation, steps); ++first", "first < 1; ++first")),
+    mutant("correlated steps added up one by one", [ONE_GAUSSIAN],
+           ("accounting/pld.hpp", "add(event.release(steps), 1);", "add(event.release(1), steps);")),
+    mutant("a target filled step by step", [ONE_AT_A_TIME],
+           ("accounting/calibrate.hpp",
+            "if constexpr (one_release_event<Event>) return detail::keeps(detail::after(before, event, steps), target);",
+            "if constexpr (false) return true;")),
+    mutant("the steps of all keys taken for one key's", [KEY_BY_KEY],
+           (RUN, "    for (const auto steps : earlier_) spent.add(event_, steps);\n", ""),
+           (RUN, SPEND, SPEND.replace(" - key_from_", ""))),
+    mutant("earlier keys taken for one", [KEY_BY_KEY],
+           (RUN, "for (const auto steps : earlier_) spent.add(event_, steps);",
+            "if (key_from_ > 0) spent.add(event_, key_from_);")),
+    mutant("earlier keys forgotten", [KEY_BY_KEY],
+           (RUN, "    for (const auto steps : earlier_) spent.add(event_, steps);\n", "")),
+    mutant("bins thrown anew in each cycle", [FIXED_BINS], ("privacy/sampling.hpp", "    stream.step %= batches;", "    ;")),
+    mutant("no bands taken for the tree", [NO_BANDS],
+           ("privacy/correlated_noise.hpp", "    check();\n    return {multiplier, static_cast<double>(bands)};",
+            "    return {multiplier, static_cast<double>(bands)};")),
+    # The filter
+    mutant("the best order chosen afterwards", [SHARED_DELTA],
+           ("accounting/filter.hpp", "std::log(budget.delta / static_cast<double>(orders.size()))",
+            "std::log(budget.delta)")),
+    mutant("what was admitted is not counted", [ONE_ORDER],
+           ("accounting/filter.hpp", "    *this = std::move(after);\n", "")),
+    mutant("an order's bound half as much again", [ONE_ORDER, SHARED_DELTA],
+           ("accounting/filter.hpp", "b.used * (1 + margin) <= b.most",
+            "b.used * (1 + margin) <= 1.5 * b.most")),
 ]
 
 HARMLESS = [
