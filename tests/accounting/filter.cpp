@@ -110,7 +110,7 @@ TEST_CASE("a filter with orders of its own choice admits the stated part of the 
   } documented[] = {{{0.01, {5}}, {0.81, 0.86, 0.89}},
                     {{0.01, {1}}, {0, 0.52, 0.88}},
                     {{0.001, {0.8}}, {0, 0.51, 0.89}},
-                    {{0.0002, {0.6}}, {0, 0.0004, 0.88}}};
+                    {{0.0002, {0.6}}, {0, 0.00036, 0.88}}};
   for (const auto& [event, parts] : documented)
     for (int i = 0; i < 3; ++i) {
       const auto rdp = most_steps<rdp_accountant>(targets[i], event);

@@ -9,8 +9,8 @@
 /// any rank draws any coordinate of any step, and a checkpoint holds nothing of it. The combination may draw on the
 /// clip's sensitivity of this step, whatever it was earlier: what is private is the sum in units of the sensitivity.
 ///
-///   banded_noise   the first `bands` coefficients of (1 - x)^(1/2)        bands x 1 ns a coordinate
-///   tree_noise     the binary mechanism                                   2 ns a coordinate on average
+///   banded_noise   the first `bands` coefficients of (1 - x)^(1/2)        costs `bands` times what gaussian_noise does
+///   tree_noise     the binary mechanism                                   twice as much, on average
 ///
 /// All steps of a key are one Gaussian release of what a row adds to all of them (accounting/participation.hpp). That
 /// needs to be known which steps a row may join: cyclic_sampling says so, and no other sampling compiles.
@@ -33,17 +33,22 @@ namespace dpsgd {
 
 namespace detail {
 
+/// out += weight x the words of a step. (By itself, so that the compiler sees loops it can vectorise.)
+[[gnu::noinline]] inline void add_words(const random_stream& words, std::uint32_t block, float weight, float* out) {
+  alignas(64) float word[normal_block_size];
+  normal_block(words, block, word);
+  for (std::size_t i = 0; i < normal_block_size; ++i) out[i] = fma(weight, word[i], out[i]);
+}
+
 /// out = deviation x the noise's combination at `words.step`. Noise::terms(step, use) gives use(lag, weight), lag 0 first.
 template <class Noise>
 void draw_combination(const Noise& noise, const random_stream& words, std::uint32_t block, double deviation,
                       float* out) {
-  alignas(64) float word[normal_block_size];
   std::fill_n(out, normal_block_size, 0.0f);
   noise.terms(words.step, [&](std::uint64_t lag, float weight) {
     auto of_step = words;
     of_step.step -= lag;
-    normal_block(of_step, block, word);
-    for (std::size_t i = 0; i < normal_block_size; ++i) out[i] = fma(weight, word[i], out[i]);
+    add_words(of_step, block, weight, out);
   });
   const auto scale = static_cast<float>(deviation);
   for (std::size_t i = 0; i < normal_block_size; ++i) out[i] *= scale;
