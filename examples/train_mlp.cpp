@@ -258,7 +258,7 @@ nlohmann::ordered_json to_json(const settings& asked, const plan& p, int ranks, 
   s["clip_quantile"] =
       asked.clipping == "adaptive" ? nlohmann::ordered_json(asked.clip_quantile) : nlohmann::ordered_json();
   s["noise_multiplier"] = asked.no_privacy ? nlohmann::ordered_json() : nlohmann::ordered_json(p.noise_multiplier);
-  s["noise"] = asked.no_privacy ? nlohmann::ordered_json() : nlohmann::ordered_json(asked.noise);
+  s["noise"] = word_or_null(asked.no_privacy ? "" : asked.exact ? "discrete gaussian" : asked.noise);
   s["bands"] = asked.noise == "banded" ? nlohmann::ordered_json(asked.bands) : nlohmann::ordered_json();
   s["sampling"] = asked.sampling;
   s["rows_per_owner"] = p.rows_per_owner;

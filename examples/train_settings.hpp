@@ -255,10 +255,9 @@ inline std::optional<int> parse(int argc, char** argv, const console::start& sta
   app.add_option("--schedule", asked.schedule, "of the learning rate; default: cosine")
       ->check(CLI::IsMember({"constant", "cosine", "linear"}))
       ->group(group);
-  app.add_option(
-         "--batch-size", asked.batch_size,
-         "expected number of records a step (each joins by itself); default: 512 for 20,000 records, 2048 for a "
-         "million")
+  app.add_option("--batch-size", asked.batch_size,
+                 "expected number of records a step; default: 512 for 20,000 records, 2048 for a "
+                 "million")
       ->check(positive)
       ->group(group);
   auto* epochs = app.add_option("--epochs", asked.epochs, "default: 20 for 20,000 records, 6 for a million")

@@ -246,9 +246,9 @@ struct correlated_gaussian_event {
 };
 
 /// A step of a run of correlated noise in which every row joins each `separation`-th step and no other. All steps under
-/// one key are one release together, release(steps), and not the sum of anything that single steps spend: so an accountant
-/// is given the steps of one key at once, counted from where the key was drawn. Another key is another mechanism, whose
-/// release composes with the earlier ones.
+/// one key are one release together, release(steps), and not the sum of anything that single steps spend: so an
+/// accountant is given the steps of one key at once, counted from where the key was drawn. Another key is another
+/// mechanism, whose release composes with the earlier ones.
 template <class Event>
 struct cyclically_sampled {
   using adjacency = typename Event::adjacency;

@@ -8,14 +8,17 @@
 /// (arXiv:2602.15815), so there is no such filter of PLD.
 ///
 /// This filter has several orders, fixed in advance like the budget: it admits what keeps at least one order's bound
-/// (Lecuyer 2021). For each order the bound is that of (epsilon, delta / number of orders), because which order is left in the end hangs on
-/// what came out: the outcomes that are left with one order are outcomes of that order's own filter, so they add at most
-/// its share of delta. Choosing one order afterwards, with the whole delta, would be no bound.
+/// (Lecuyer 2021). For each order the bound is that of (epsilon, delta / number of orders), because which order is left
+/// in the end hangs on what came out: the outcomes that are left with one order are outcomes of that order's own
+/// filter, so they add at most its share of delta. Choosing one order afterwards, with the whole delta, would be no
+/// bound.
 ///
 ///   rdp_filter filter({.epsilon = 3, .delta = 1e-6});   // before the first run, and the same for every later one
 ///   book.add_to(filter);                                // the runs so far
 ///   if (filter.admit(event, steps)) ...                 // may this one run?
 ///   basic_journal<rdp_filter> keep;                     // or: asks for it, where it is given the budget
+/// A trainer given the filter adds its own run to it. A resumed run's earlier steps are in the ledger as well, and then
+/// count twice: never too little, and where that does not fit, a filter that the ledger fills in the end still may.
 #pragma once
 
 #include <algorithm>

@@ -6,8 +6,9 @@
 /// With independent standard normal w_0, w_1, ... on each coordinate, step t adds
 ///   multiplier x sensitivity x sum over lags of weight(lag) w_{t - lag},      weight(0) = 1, w before the key's begin: 0.
 /// A step's w are words of the stream at (key, step), so they are drawn again rather than kept: the noise has no state,
-/// any rank draws any coordinate of any step, and a checkpoint holds nothing of it. The combination may draw on the
-/// clip's sensitivity of this step, whatever it was earlier: what is private is the sum in units of the sensitivity.
+/// any rank draws any coordinate of any step, and a checkpoint holds nothing of it. The whole combination goes by this
+/// step's sensitivity, whatever the clip's was earlier: sums are released in units of it, and in those no row ever adds
+/// more than 1.
 ///
 ///   banded_noise   the first `bands` coefficients of (1 - x)^(1/2)        costs `bands` times what gaussian_noise does
 ///   tree_noise     the binary mechanism                                   twice as much, on average
@@ -40,7 +41,8 @@ namespace detail {
   for (std::size_t i = 0; i < normal_block_size; ++i) out[i] = fma(weight, word[i], out[i]);
 }
 
-/// out = deviation x the noise's combination at `words.step`. Noise::terms(step, use) gives use(lag, weight), lag 0 first.
+/// out = deviation x the noise's combination at `words.step`. Noise::terms(step, use) gives use(lag, weight), lag 0
+/// first.
 template <class Noise>
 void draw_combination(const Noise& noise, const random_stream& words, std::uint32_t block, double deviation,
                       float* out) {

@@ -13,9 +13,9 @@
 ///                                                                is a whole number of them, at most 2^20
 /// and, where not every model or file fits,
 ///   void check(coordinates, rows) const                          throws dpsgd::error
-/// Law: noise is a function of (stream, coordinate), where stream.step counts from 0 where the key was drawn: a noise may
-/// draw the words of earlier steps again, and it begins afresh with every key. Block b belongs to coordinates [b block_size, (b + 1) block_size),
-/// whoever draws it, and however the vector is cut.
+/// Law: noise is a function of (stream, coordinate), where stream.step counts from 0 where the key was drawn: a noise
+/// may draw the words of earlier steps again, and it begins afresh with every key. Block b belongs to coordinates [b
+/// block_size, (b + 1) block_size), whoever draws it, and however the vector is cut.
 #pragma once
 
 #include <algorithm>

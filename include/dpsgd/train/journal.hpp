@@ -74,7 +74,8 @@ inline std::pair<std::uint64_t, std::uint64_t> load(training_state& state, const
 }  // namespace detail
 
 /// See the top of this page. Every member throws dpsgd::error. Accountant says what a budget leaves: with rdp_filter
-/// (accounting/filter.hpp) also where each run's noise was chosen after seeing earlier runs, if all were given one budget.
+/// (accounting/filter.hpp) also where each run's noise was chosen after seeing earlier runs, if all were given one
+/// budget.
 template <accountant Accountant = pld_accountant>
 class basic_journal : public journal_base {
  public:
