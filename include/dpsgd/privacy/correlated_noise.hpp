@@ -13,8 +13,8 @@
 ///   banded_noise   the first `bands` coefficients of (1 - x)^(1/2)        costs `bands` times what gaussian_noise does
 ///   tree_noise     the binary mechanism                                   twice as much, on average
 ///
-/// All steps of a key are one Gaussian release of what a row adds to all of them (accounting/participation.hpp). That
-/// needs to be known which steps a row may join: cyclic_sampling says so, and no other sampling compiles.
+/// All steps of a key are one Gaussian release of what a row adds to all of them (accounting/participation.hpp). For that
+/// it must be known which steps a row joins: cyclic_sampling says so, and no other sampling compiles.
 #pragma once
 
 #include <algorithm>
