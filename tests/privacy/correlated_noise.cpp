@@ -49,7 +49,7 @@ double moved(const matrix& c, const std::vector<std::size_t>& steps, std::uint64
   double square = 0;
   for (const auto& row : c) {
     double sum = 0;
-    for (std::size_t i = 0; i < steps.size(); ++i) sum += (signs >> i & 1 ? -1 : 1) * row[steps[i]];
+    for (std::size_t i = 0; i < steps.size(); ++i) sum += (i < 64 && (signs >> i & 1) ? -1 : 1) * row[steps[i]];
     square += sum * sum;
   }
   return square;
