@@ -91,6 +91,28 @@ struct named_clip {
 };
 static_assert(dpsgd::clip_with_coordinates<named_clip>);
 
+/// The correlated noise that the command line named. One type for both, so that the trainer is compiled once for them.
+struct named_noise {
+  using value = float;
+  static constexpr std::size_t block_size = dpsgd::normal_block_size;
+  std::variant<dpsgd::banded_noise, dpsgd::tree_noise> chosen;
+
+  named_noise(const settings& asked, double multiplier) {
+    if (asked.noise == "tree") chosen = dpsgd::tree_noise{multiplier};
+    else chosen = dpsgd::banded_noise{multiplier, static_cast<std::uint32_t>(asked.correlated_bands())};
+  }
+  void draw(const dpsgd::random_stream& words, std::uint32_t block, double sensitivity, float* out) const {
+    std::visit([&](const auto& n) { n.draw(words, block, sensitivity, out); }, chosen);
+  }
+  double covariance(double sensitivity, std::uint64_t step, std::uint64_t other) const {
+    return std::visit([&](const auto& n) { return n.covariance(sensitivity, step, other); }, chosen);
+  }
+  auto event(dpsgd::l2_sensitivity<dpsgd::zero_out> sensitivity) const {
+    return std::visit([&](const auto& n) { return n.event(sensitivity); }, chosen);
+  }
+};
+static_assert(dpsgd::noise_policy<named_noise>);
+
 /// The records of one rank, both sides of the split.
 struct records {
   dpsgd::dataset train, test;
@@ -134,7 +156,8 @@ std::string describe(const settings& asked, const plan& p, const dpsgd::mlp& mod
   std::string privacy = "no privacy";
   if (!asked.no_privacy)
     privacy = dpsgd::text(asked.clipping, " clip ", p.clip, ", noise multiplier ", p.noise_multiplier,
-                          asked.exact ? ", exact" : "");
+                          asked.exact ? ", exact" : "",
+                          asked.cyclic() ? dpsgd::text(", ", asked.correlated_bands(), " bands, cyclic") : "");
   if (asked.insecure_seed) privacy += dpsgd::text(", insecure seed ", *asked.insecure_seed);
   return dpsgd::text("[", data.universe(), " rows, schema ", console::schema_digest(asked.schema), ", split seed ",
                      asked.seed, ", test fraction ", asked.test_fraction, ", mlp ", widths, " ", asked.activation, ", ",
@@ -202,10 +225,10 @@ double epsilon_of(const dpsgd::ledger& book, const settings& asked, double delta
 /// half way.)
 void check_budget(const dpsgd::ledger& book, const settings& asked, const plan& p) {
   const auto before = epsilon_of(book, asked, p.delta);
-  const auto fits = with_accountant(asked, [&](auto spent) -> std::uint64_t {
-    const auto step = step_event(spent, p, p.noise_multiplier);
+  const auto fits = with_step(asked, p, [&](auto spent, const auto& event_of) -> std::uint64_t {
     book.add_to(spent);
-    return before < *asked.budget ? dpsgd::most_steps({*asked.budget, p.delta}, step, spent, p.steps) : 0;
+    if (before >= *asked.budget) return 0;
+    return dpsgd::most_steps({*asked.budget, p.delta}, event_of(p.noise_multiplier), spent, p.steps);
   });
   dpsgd::require(fits >= p.steps || asked.resume, "the budget does not allow this run: the ledger ", asked.ledger,
                  " has epsilon ", before, " at delta ", p.delta, ", and of the ", p.steps, " steps only ", fits,
@@ -235,6 +258,9 @@ nlohmann::ordered_json to_json(const settings& asked, const plan& p, int ranks, 
   s["clip_quantile"] =
       asked.clipping == "adaptive" ? nlohmann::ordered_json(asked.clip_quantile) : nlohmann::ordered_json();
   s["noise_multiplier"] = asked.no_privacy ? nlohmann::ordered_json() : nlohmann::ordered_json(p.noise_multiplier);
+  s["noise"] = word_or_null(asked.no_privacy ? "" : asked.exact ? "discrete gaussian" : asked.noise);
+  s["bands"] = asked.noise == "banded" ? nlohmann::ordered_json(asked.bands) : nlohmann::ordered_json();
+  s["sampling"] = asked.sampling;
   s["rows_per_owner"] = p.rows_per_owner;
   s["target_epsilon"] = or_null(asked.target_epsilon), s["delta"] = p.delta, s["no_privacy"] = asked.no_privacy;
   s["exact"] = asked.exact;
@@ -337,6 +363,8 @@ int train(World& world, settings asked, const dpsgd::schema& columns, const reco
     if (asked.exact)
       return fit(optimizer, clip, dpsgd::discrete_gaussian_noise{.multiplier = p.noise_multiplier},
                  dpsgd::exact_poisson_sampling{.rate = p.rate}, dpsgd::rdp_accountant{});
+    if (asked.cyclic())
+      return fit(optimizer, clip, named_noise(asked, p.noise_multiplier), dpsgd::cyclic_sampling{.batches = p.batches});
     return fit(optimizer, clip, dpsgd::gaussian_noise{.multiplier = p.noise_multiplier}, sampling);
   };
   const auto report =

@@ -41,6 +41,8 @@ struct settings {
   std::optional<std::uint64_t> insecure_seed;
   std::string ledger, clipping = "flat";
   double clip_quantile = 0.8;
+  std::string noise = "gaussian", sampling;  // sampling: as the noise needs it
+  std::uint32_t bands = 32;
 
   int ranks = 1;
   std::string allreduce = "circulant";
@@ -50,6 +52,11 @@ struct settings {
   std::uint64_t checkpoint_every = 0;
   bool resume = false;
 
+  /// Whether each record joins once in so many steps, which correlated noise needs. Independent noise is then a
+  /// correlated one of one band.
+  bool cyclic() const { return sampling == "cyclic"; }
+  double correlated_bands() const { return noise == "tree" ? 0 : noise == "banded" ? bands : 1; }
+
   /// Whether the run may claim anything.
   bool is_private() const { return !no_privacy && !insecure_seed; }
 };
@@ -57,7 +64,7 @@ struct settings {
 /// Everything that training needs to be told, worked out by rank 0 and the same on all ranks.
 struct plan {
   double batch_size, rate, epochs, learning_rate, clip, noise_multiplier, delta, rows_per_owner, owners;
-  std::uint64_t steps;
+  std::uint64_t steps, batches;  // batches: that take turns, where they do; else 0
 };
 
 /// The recipe: what to train with when nothing is said.
@@ -84,14 +91,23 @@ auto with_accountant(const settings& asked, Use use) {
   return asked.exact ? use(dpsgd::rdp_accountant{}) : use(dpsgd::pld_accountant{});
 }
 
-/// What a step of a run is to that accountant.
-inline auto step_event(const dpsgd::pld_accountant&, const plan& p, double multiplier) {
-  return with_rows(dpsgd::poisson_sampled{p.rate, dpsgd::gaussian_event<dpsgd::zero_out>{multiplier}}, p.rows_per_owner,
-                   p.owners);
-}
-inline auto step_event(const dpsgd::rdp_accountant&, const plan& p, double multiplier) {
-  return with_rows(dpsgd::poisson_sampled{p.rate, dpsgd::discrete_gaussian_event<dpsgd::zero_out>{multiplier}},
-                   p.rows_per_owner, p.owners);
+/// use(that accountant, multiplier -> what a step of the run is to it).
+template <class Use>
+auto with_step(const settings& asked, const plan& p, Use use) {
+  using namespace dpsgd;
+  const auto of_owners = [&](auto event) { return with_rows(event, p.rows_per_owner, p.owners); };
+  if (asked.exact)
+    return use(rdp_accountant{}, [&](double multiplier) {
+      return of_owners(poisson_sampled{p.rate, discrete_gaussian_event<zero_out>{multiplier}});
+    });
+  if (asked.cyclic())
+    return use(pld_accountant{}, [&](double multiplier) {
+      const correlated_gaussian_event<zero_out> step{multiplier, asked.correlated_bands()};
+      return of_owners(cyclically_sampled{static_cast<double>(p.batches), step});
+    });
+  return use(pld_accountant{}, [&](double multiplier) {
+    return of_owners(poisson_sampled{p.rate, gaussian_event<zero_out>{multiplier}});
+  });
 }
 
 /// The largest power of ten below 1 / n.
@@ -113,6 +129,10 @@ inline plan make_plan(const settings& asked, std::uint64_t all, const dpsgd::dat
   p.batch_size = asked.batch_size.value_or(std::min(choice.batch_size, n));
   require(p.batch_size <= n, "--batch-size ", p.batch_size, " gives a sampling rate above 1: there are ", train,
           " records to train on");
+  if (asked.cyclic()) {
+    p.batches = static_cast<std::uint64_t>(std::max(1.0, std::round(n / p.batch_size)));
+    p.batch_size = n / static_cast<double>(p.batches);
+  }
   p.rate = p.batch_size / n;
   p.learning_rate = asked.learning_rate.value_or(choice.learning_rate);
   p.clip = asked.no_privacy ? 0 : asked.clip.value_or(choice.clip);
@@ -122,16 +142,15 @@ inline plan make_plan(const settings& asked, std::uint64_t all, const dpsgd::dat
   if (!asked.no_privacy) {
     const dpsgd::privacy_target target{asked.target_epsilon.value_or(3.0), p.delta};
     if (!asked.noise_multiplier) {
-      p.noise_multiplier = with_accountant(asked, [&](const auto& none) {
-        return dpsgd::smallest_multiplier(
-            target, p.steps, [&](double multiplier) { return step_event(none, p, multiplier); }, none);
+      p.noise_multiplier = with_step(asked, p, [&](const auto& none, const auto& event_of) {
+        return dpsgd::smallest_multiplier(target, p.steps, event_of, none);
       });
     } else {
       p.noise_multiplier = *asked.noise_multiplier;
       if (asked.target_epsilon) {  // train until it is spent
         const bool bounded = asked.steps || asked.epochs;
-        const auto most = with_accountant(asked, [&](const auto& none) {
-          return dpsgd::most_steps(target, step_event(none, p, p.noise_multiplier), none);
+        const auto most = with_step(asked, p, [&](const auto& none, const auto& event_of) {
+          return dpsgd::most_steps(target, event_of(p.noise_multiplier), none);
         });
         require(most > 0, "not even one step fits --target-epsilon ", target.epsilon, " at delta ", p.delta,
                 "; raise --noise-multiplier or lower --batch-size");
@@ -236,10 +255,9 @@ inline std::optional<int> parse(int argc, char** argv, const console::start& sta
   app.add_option("--schedule", asked.schedule, "of the learning rate; default: cosine")
       ->check(CLI::IsMember({"constant", "cosine", "linear"}))
       ->group(group);
-  app.add_option(
-         "--batch-size", asked.batch_size,
-         "expected number of records a step (each joins by itself); default: 512 for 20,000 records, 2048 for a "
-         "million")
+  app.add_option("--batch-size", asked.batch_size,
+                 "expected number of records a step; default: 512 for 20,000 records, 2048 for a "
+                 "million")
       ->check(positive)
       ->group(group);
   auto* epochs = app.add_option("--epochs", asked.epochs, "default: 20 for 20,000 records, 6 for a million")
@@ -265,6 +283,22 @@ inline std::optional<int> parse(int argc, char** argv, const console::start& sta
   app.add_option("--delta", asked.delta, "default: the largest power of ten below 1/N")
       ->check(delta_range)
       ->group(group);
+  auto* kind =
+      app.add_option("--noise", asked.noise,
+                     "gaussian: each step's by itself. banded, tree: a step takes back a part of earlier steps' "
+                     "noise; less noise at a large epsilon or over few epochs, more at a small one over many")
+          ->check(CLI::IsMember({"gaussian", "banded", "tree"}))
+          ->capture_default_str()
+          ->group(group);
+  auto* bands = app.add_option("--bands", asked.bands, "of banded noise: how many steps' noise a step combines")
+                    ->check(CLI::Range(1, 4096))
+                    ->capture_default_str()
+                    ->group(group);
+  auto* sampling = app.add_option("--sampling", asked.sampling,
+                                  "poisson: each record joins each step by itself. cyclic: each once in so many steps; "
+                                  "amplifies nothing. Default: poisson for gaussian noise, else cyclic")
+                       ->check(CLI::IsMember({"poisson", "cyclic"}))
+                       ->group(group);
   auto* clip = app.add_option("--clip", asked.clip,
                               "bound on the norm of each record's gradient, of adaptive clipping the first; default: 1")
                    ->check(positive)
@@ -302,7 +336,9 @@ inline std::optional<int> parse(int argc, char** argv, const console::start& sta
       ->check(natural)
       ->excludes(budget)
       ->group(group);
-  for (auto* option : {noise, clip, clipping, quantile, budget, exact}) no_privacy->excludes(option);
+  for (auto* option : {kind, bands, sampling}) exact->excludes(option);
+  for (auto* option : {noise, kind, bands, sampling, clip, clipping, quantile, budget, exact})
+    no_privacy->excludes(option);
   no_privacy->excludes(app.get_option("--target-epsilon"));
 
   group = "Ranks";
@@ -344,6 +380,13 @@ inline std::optional<int> parse(int argc, char** argv, const console::start& sta
       throw CLI::ValidationError("--ranks", "mpirun says how many ranks there are; leave --ranks out");
     if (quantile->count() > 0 && asked.clipping != "adaptive")
       throw CLI::ValidationError("--clip-quantile", "only adaptive clipping has a quantile: say --clipping adaptive");
+    if (bands->count() > 0 && asked.noise != "banded")
+      throw CLI::ValidationError("--bands", "only banded noise has bands: say --noise banded");
+    if (asked.sampling.empty()) asked.sampling = asked.noise == "gaussian" ? "poisson" : "cyclic";
+    if (asked.noise != "gaussian" && !asked.cyclic())
+      throw CLI::ValidationError("--sampling",
+                                 "correlated noise must know which steps a record joins, so it does not go "
+                                 "with poisson: say --sampling cyclic, or --noise gaussian");
     asked.hidden.clear();
     std::string word;
     for (std::stringstream words(hidden); std::getline(words, word, ',');) {

@@ -9,11 +9,13 @@
 ///   what is added             draw(stream, block, sensitivity, out), event(...)     noise_policy, privacy/noise.hpp
 ///     law: a function of (stream, coordinate); standard deviation = multiplier x sensitivity of the sum
 ///     its value is what is summed: float, or std::int64_t (exact mode, privacy/discrete_noise.hpp)
+///     with covariance(sensitivity, step, other) in place of variance(sensitivity), it is correlated over the steps of a
+///     key and may draw their words again (privacy/correlated_noise.hpp); its event then says what that spends
 ///   who joins a step          expected_batch(N), draw(stream, records, rows),       sampling_policy,
 ///                             amplify(event) [, memory, check(N)]                     privacy/sampling.hpp
 ///     law: a function of (stream, position); the event that amplify returns is what the sampler that runs does
 ///   what it all spends        add(event, steps), spent(delta)                       accountant, accounting/pld.hpp
-///     law: never below the true epsilon
+///     law: never below the true epsilon of events fixed beforehand; where they are chosen on the way, rdp_filter is
 ///   how ranks add up          reduce_scatter(me, send), or all_reduce(me, send)     allreduce::algorithm,
 ///     law: every contribution counts once in every block (verify, prove)              allreduce/ring.hpp
 ///   how ranks talk            rank(), size(), exchange(sends, receives)             communicator, comm/threads.hpp

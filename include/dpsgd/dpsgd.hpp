@@ -34,6 +34,7 @@
 #include "dpsgd/optim/sgd.hpp"
 #include "dpsgd/privacy/adaptive_clip.hpp"
 #include "dpsgd/privacy/clip.hpp"
+#include "dpsgd/privacy/correlated_noise.hpp"
 #include "dpsgd/privacy/discrete_noise.hpp"
 #include "dpsgd/privacy/noise.hpp"
 #include "dpsgd/privacy/sampling.hpp"

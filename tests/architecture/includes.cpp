@@ -25,7 +25,7 @@ const std::vector<rule> table = {
     {"cpu", {"core"}},
     {"cuda", {"core"}},
     {"accounting", {"core"}},
-    {"privacy", {"core", "accounting/events.hpp"}},
+    {"privacy", {"core", "accounting/events.hpp", "accounting/participation.hpp"}},
     {"allreduce/all.hpp", {"allreduce"}},
     {"allreduce/any.hpp", {"allreduce/schedule.hpp", "allreduce/circulant.hpp"}},
     {"allreduce", {"allreduce/schedule.hpp"}},

@@ -7,12 +7,14 @@
 
 #include "dpsgd/core/discrete_gaussian.hpp"
 #include "dpsgd/core/normal.hpp"
+#include "dpsgd/privacy/correlated_noise.hpp"
 #include "dpsgd/privacy/sampling.hpp"
 
 namespace {
 
 constexpr std::uint64_t noise_digest = 0xc5d5256ae51d3381u, sampling_digest = 0xe6233c8cf6f1a67eu;
 constexpr std::uint64_t discrete_digest = 0x153cca78cf15dfacu, exact_digest = 0x953db286273104bdu;
+constexpr std::uint64_t correlated_digest = 0x1d75797e32d7c0adu;
 
 std::uint64_t absorb(std::uint64_t digest, std::uint32_t word) { return (digest ^ word) * 1099511628211u; }
 
@@ -32,11 +34,20 @@ int main() {
 #endif
   using namespace dpsgd;
   std::uint64_t noise = 14695981039346656037u, sampling = noise, discrete = noise, exact = noise;
+  std::uint64_t correlated = noise;
   std::vector<float> values(normal_block_size);
   for (std::uint32_t block = 0; block < 500; ++block) {
     normal_block({random_key::from_seed(1), domain::noise, 3, 0}, block, values.data());
     for (const float v : values) noise = absorb(noise, std::bit_cast<std::uint32_t>(v));
   }
+  for (std::uint64_t step = 0; step < 64; ++step)
+    for (std::uint32_t block = 0; block < 5; ++block) {
+      const random_stream words{random_key::from_seed(1), domain::noise, step, 0};
+      banded_noise{1.3, 40}.draw(words, block, 0.7, values.data());
+      for (const float v : values) correlated = absorb(correlated, std::bit_cast<std::uint32_t>(v));
+      tree_noise{1.3}.draw(words, block, 0.7, values.data());
+      for (const float v : values) correlated = absorb(correlated, std::bit_cast<std::uint32_t>(v));
+    }
   std::vector<std::uint32_t> rows;
   for (const double rate : {1e-5, 0.0003, 0.02, 0.4, 1.0})
     for (std::uint64_t step = 0; step < 20; ++step) {
@@ -60,6 +71,7 @@ int main() {
     std::printf("%s 0x%016llx\n", name, static_cast<unsigned long long>(digest));
   };
   show("noise", noise), show("sampling", sampling), show("discrete noise", discrete), show("exact sampling", exact);
+  show("correlated noise", correlated);
   const bool same = noise == noise_digest && sampling == sampling_digest;
-  return same && discrete == discrete_digest && exact == exact_digest ? 0 : 1;
+  return same && correlated == correlated_digest && discrete == discrete_digest && exact == exact_digest ? 0 : 1;
 }

@@ -262,6 +262,55 @@ TEST_CASE("exact mode: the same bits on any ranks, by threads or mpirun; its cla
   CHECK(run(task, task.train({"--exact", "--no-privacy"})).status == 2);
 }
 
+TEST_CASE(
+    "correlated noise: the noise that keeps epsilon, its claim, ledger and resuming, and what it does not go with") {
+  const small_task task;
+  const auto multiplier = [&](const words& noise) {
+    const words all{"--batch-size", "60", "--epochs", "2", "--json", task / "j", "--ledger", task / "book"};
+    const auto result = run(task, task.train(all + noise));
+    REQUIRE_MESSAGE(result.status == 0, result.err);
+    const auto j = results(task, "j");
+    CHECK(j["epsilon"].get<double>() <= 3);
+    CHECK(j["epsilon"].get<double>() > 2.99);
+    CHECK(j["settings"]["sampling"] == "cyclic");
+    CHECK(j["claim"].get<std::string>().find("correlated noise over cyclic sampling, PLD") != std::string::npos);
+    const double batches = 1 / j["settings"]["sampling_rate"].get<double>();
+    CHECK(batches == doctest::Approx(std::round(batches)));
+    CHECK(j["steps"].get<double>() == doctest::Approx(2 * std::round(batches)));
+    return j["settings"]["noise_multiplier"].get<double>();
+  };
+  // Independent noise: two releases. One Gaussian that keeps epsilon 3 at this delta has the multiplier over sqrt(2).
+  const double independent = multiplier({"--sampling", "cyclic"});
+  CHECK(multiplier({"--noise", "banded", "--bands", "1"}) == doctest::Approx(independent).epsilon(1e-5));
+  const double banded = multiplier({"--noise", "banded", "--bands", "4", "--ranks", "2"});
+  CHECK(banded > 1.1 * independent);
+  CHECK(multiplier({"--noise", "tree"}) > banded);
+  CHECK(results(task, "j")["epsilon_all_runs"].get<double>() > 3.5);
+
+  // Cut by a target of steps and resumed: the claim composes two mechanisms.
+  const words half{"--noise", "banded", "--noise-multiplier", "4", "--batch-size", "60", "--json", task / "j"};
+  const words kept{"--checkpoint", task / "kept"};
+  REQUIRE(run(task, task.train(half + kept + words{"--steps", "7"})).status == 0);
+  const double first = results(task, "j")["epsilon"].get<double>();
+  REQUIRE(run(task, task.train(half + kept + words{"--steps", "14", "--resume"})).status == 0);
+  CHECK(results(task, "j")["epsilon"].get<double>() > 1.1 * first);
+  const auto other = run(task, task.train(half + kept + words{"--steps", "14", "--resume", "--bands", "3"}));
+  CHECK(other.status == 1);
+  CHECK(other.err.find("this checkpoint is of another run") != std::string::npos);
+
+  const auto refused = [&](const words& options, const char* says) {
+    const auto result = run(task, task.train(options));
+    CHECK(result.status == 2);
+    CHECK_MESSAGE(result.err.find(says) != std::string::npos, result.err);
+  };
+  refused({"--noise", "banded", "--sampling", "poisson"}, "say --sampling cyclic, or --noise gaussian");
+  refused({"--bands", "4"}, "say --noise banded");
+  refused({"--noise", "tree", "--bands", "4"}, "say --noise banded");
+  refused({"--noise", "banded", "--bands", "0"}, "--bands");
+  refused({"--noise", "tree", "--exact"}, "--exact");
+  refused({"--noise", "tree", "--no-privacy"}, "--no-privacy");
+}
+
 TEST_CASE("stopped by SIGTERM, and resumed: the bits of the run that was not stopped") {
   const small_task task;
   for (const char* optimizer : {"sgd", "adam"}) {

@@ -4,6 +4,8 @@ TRAINER, CLIPPED = "train/trainer.cpp", "train/clipped_sum.cpp"
 POLICIES, SAMPLING, NORMAL, LAYERS = "privacy/policies.cpp", "privacy/sampling.cpp", "core/normal.cpp", "nn/layers.cpp"
 ADAPTIVE, ADAPTIVE_LAWS = "train/adaptive_clip.cpp", "privacy/adaptive_clip.cpp"
 PLD, RDP, CSV = "accounting/pld.cpp", "accounting/rdp.cpp", "data/csv.cpp"
+CORRELATED, CORRELATED_TRAIN = "privacy/correlated_noise.cpp", "train/correlated_noise.cpp"
+CORRELATED_SPENT, FILTER = "accounting/correlated.cpp", "accounting/filter.cpp"
 DISCRETE, EXACT = "core/discrete_gaussian.cpp", "train/exact.cpp"
 
 # Laws, by the test cases that hold them.
@@ -63,6 +65,17 @@ GRID_SUM = (EXACT, "the sum on the grid is exactly that of its examples*")
 ROUNDED_UP = (POLICIES, "discrete noise rounds its multiplier up*")
 EXACT_RATE = (SAMPLING, "exact Poisson sampling joins with probability q*")
 WHOLE_ORDERS = (RDP, "with one discrete event in it*")
+STATED_COVARIANCE = (CORRELATED, "correlated noise has the covariance that it states*")
+MOVED_BY_ROW = (CORRELATED, "no entry of C is negative, and what a row moves*")
+EXPLICIT_INVERSE = (CORRELATED, "for longer runs it agrees with the explicit inverse*")
+NO_BANDS = (CORRELATED, "impossible numbers of bands*")
+RELEASED_COVARIANCE = (CORRELATED_TRAIN, "the noise that is released has the stated covariance*")
+FIXED_BINS = (CORRELATED_TRAIN, "every record joins each so many steps*")
+KEY_BY_KEY = (CORRELATED_TRAIN, "a run is claimed as one Gaussian for each of its keys*")
+ONE_GAUSSIAN = (CORRELATED_SPENT, "steps of correlated noise under one key*")
+ONE_AT_A_TIME = (CORRELATED_SPENT, "calibration answers for all steps of one key*")
+ONE_ORDER = (FILTER, "where all is fixed beforehand*")
+SHARED_DELTA = (FILTER, "several orders admit what one of them does*")
 
 
 def mutant(name, killers, *changes):
@@ -75,7 +88,9 @@ ADAPTS = "privacy/adaptive_clip.hpp"
 DEVIATION_LINE = "const auto deviation = static_cast<float>(multiplier * sensitivity);"
 NOISED = "(sum[i] + drawn[i - begin]) * scale"
 DRAW = "noise.draw(stream, static_cast<std::uint32_t>(block), sensitivity, drawn);"
-SAMPLE = "use_.sampling.draw({key_, domain::sampling, at_, 0}, data_, rows_);"
+SAMPLE = "use_.sampling.draw(stream, data_, rows_);"
+SAMPLE_STREAM = "const random_stream stream{key_, domain::sampling, at_ - key_from_, 0};"
+SPEND = "    spent.add(event_, steps - key_from_);\n"
 KEY = "else if (root_) key_ = random_key::fresh();"
 
 MUTANTS = [
@@ -93,7 +108,7 @@ MUTANTS = [
       float drawn[160];
       for (std::size_t i = 0; i < size_; ++i) {
         if (i % 160 == 0)
-          use_.noise.draw({key_, domain::noise, at_, static_cast<std::uint32_t>(1000 + use_.world.rank())},
+          use_.noise.draw({key_, domain::noise, at_ - key_from_, static_cast<std::uint32_t>(1000 + use_.world.rank())},
                           static_cast<std::uint32_t>(i / 160), sensitivity_, drawn);
         sum_[i] += drawn[i % 160];
       }
@@ -101,14 +116,14 @@ MUTANTS = [
     vector_.reduce(sum_.data());
 """)),
     mutant("sigma over the number of ranks", [DEVIATION],
-           (RUN, "release(use_.noise, {key_, domain::noise, at_, 0}, sensitivity_,",
-            "release(use_.noise, {key_, domain::noise, at_, 0}, sensitivity_ / use_.world.size(),")),
+           (RUN, "release(use_.noise, {key_, domain::noise, at_ - key_from_, 0}, sensitivity_,",
+            "release(use_.noise, {key_, domain::noise, at_ - key_from_, 0}, sensitivity_ / use_.world.size(),")),
     mutant("sum-calibrated noise on the mean", [DEVIATION], (RELEASE, NOISED, "(sum[i] * scale + drawn[i - begin])")),
     mutant("mean-calibrated noise on the sum", [DEVIATION],
            (RELEASE, NOISED, "(sum[i] + drawn[i - begin] * scale) * scale")),
     mutant("key reused by every fit", [FRESH], (RUN, KEY, KEY.replace("fresh()", "from_seed(7)"))),
     mutant("the same noise every step", [OWN_NOISE],
-           (RUN, "release(use_.noise, {key_, domain::noise, at_, 0}", "release(use_.noise, {key_, domain::noise, 0, 0}")),
+           (RUN, "release(use_.noise, {key_, domain::noise, at_ - key_from_, 0}", "release(use_.noise, {key_, domain::noise, 0, 0}")),
     mutant("truncated tails: a radius of 24 bits", [TAILS],
            ("core/normal.hpp", "square_root(-2.0f * log_of_bits(high, low))",
             "square_root(-2.0f * log_of_bits(high & 0xffffff00u, 0x80000000u))")),
@@ -160,20 +175,20 @@ MUTANTS = [
     mutant("adaptive clip's query free", [JOINT_LAW],
            (ADAPTS, "return {bound * std::sqrt(1 + share * share / 4)};", "return {bound};")),
     mutant("adaptive clip as a separate event", [ONE_EVENT],
-           (RUN, "      spent.add(event_, steps);\n", """      if constexpr (requires { clip_.share, event_.event.multiplier; }) {
+           (RUN, SPEND, """      if constexpr (requires { clip_.share, event_.event.multiplier; }) {
         auto gradient = event_, count = event_;
         gradient.event.multiplier *= std::sqrt(1 + clip_.share * clip_.share / 4);
         count.event.multiplier = gradient.event.multiplier * 2 / clip_.share;
-        spent.add(gradient, steps), spent.add(count, steps);
+        spent.add(gradient, steps - key_from_), spent.add(count, steps - key_from_);
       } else {
-        spent.add(event_, steps);
+        spent.add(event_, steps - key_from_);
       }
 """)),
     mutant("adaptive clip's query not accounted", [ONE_EVENT],
-           (RUN, "      spent.add(event_, steps);\n", """      auto gradient = event_;
+           (RUN, SPEND, """      auto gradient = event_;
       if constexpr (requires { clip_.share, event_.event.multiplier; })
         gradient.event.multiplier *= std::sqrt(1 + clip_.share * clip_.share / 4);
-      spent.add(gradient, steps);
+      spent.add(gradient, steps - key_from_);
 """)),
     mutant("the count's sensitivity half of what it is", [JOINT_LAW],
            (ADAPTS, "(norm <= bound ? 0.5 : -0.5)", "(norm <= bound ? 1.0 : 0.0)"),
@@ -185,7 +200,7 @@ MUTANTS = [
            (RUN, "          release_some(detail::clip_rule<clip_type>{clip_, k}, size_ + k, 1, std::array<float*, 0>{});",
             """        {
           float drawn[160];
-          use_.noise.draw({key_, domain::noise, at_ + 0, 0}, 0, sensitivity_, drawn);
+          use_.noise.draw({key_, domain::noise, at_ - key_from_ + 0, 0}, 0, sensitivity_, drawn);
           parameters_[size_ + k] =
               static_cast<float>(clip_.next(k, (sum_[size_ + k] + drawn[k]) / expected_batch_));
         }""")),
@@ -228,14 +243,12 @@ MUTANTS = [
           rows_.push_back(static_cast<std::uint32_t>(i));
     }""")),
     mutant("a mask of its own on every rank", [RANKS_WITHOUT],
-           (RUN, "use_.sampling.draw({key_, domain::sampling, at_, 0}",
-            "use_.sampling.draw({key_, domain::sampling, at_ + 1000003ull * use_.world.rank(), 0}")),
+           (RUN, SAMPLE_STREAM, SAMPLE_STREAM.replace("at_", "at_ + 1000003ull * use_.world.rank()", 1))),
     mutant("divisor from the local count", [RANKS_WITHOUT],
            (RUN, "expected_batch_(cast.sampling.expected_batch(data.all()))",
             "expected_batch_(cast.sampling.expected_batch(data.records()))")),
     mutant("generator reset each epoch", [OWN_SAMPLE],
-           (RUN, "use_.sampling.draw({key_, domain::sampling, at_, 0}",
-            "use_.sampling.draw({key_, domain::sampling, at_ % 10, 0}")),
+           (RUN, SAMPLE_STREAM, SAMPLE_STREAM.replace("at_ - key_from_", "at_ % 10"))),
     mutant("a row dropped to fit", [SHARDS, RATE],
            ("privacy/sampling.hpp", "if (const auto row = records.locate(at); row >= 0) rows.push_back",
             "if (const auto row = records.locate(at); row >= 0 && rows.size() < 60) rows.push_back")),
@@ -276,12 +289,12 @@ MUTANTS = [
             "static_cast<float>(t(r, c)));")),
     # Scale
     mutant("divided by the realised batch", [NEIGHBOUR, DEVIATION],
-           (RUN, "release(use_.noise, {key_, domain::noise, at_, 0}, sensitivity_, expected_batch_,",
-            "release(use_.noise, {key_, domain::noise, at_, 0}, sensitivity_, rows_.empty() ? 1.0 : "
+           (RUN, "release(use_.noise, {key_, domain::noise, at_ - key_from_, 0}, sensitivity_, expected_batch_,",
+            "release(use_.noise, {key_, domain::noise, at_ - key_from_, 0}, sensitivity_, rows_.empty() ? 1.0 : "
             "static_cast<double>(rows_.size()),")),
     mutant("world size twice", [RANKS_WITHOUT],
-           (RUN, "release(use_.noise, {key_, domain::noise, at_, 0}, sensitivity_, expected_batch_,",
-            "release(use_.noise, {key_, domain::noise, at_, 0}, sensitivity_, expected_batch_ * use_.world.size(),")),
+           (RUN, "release(use_.noise, {key_, domain::noise, at_ - key_from_, 0}, sensitivity_, expected_batch_,",
+            "release(use_.noise, {key_, domain::noise, at_ - key_from_, 0}, sensitivity_, expected_batch_ * use_.world.size(),")),
     # Accounting
     mutant("steps lost on resume", [RESUMED_CLAIM],
            (RUN, "report_.claim = claim_after(at_);", "report_.claim = claim_after(at_ - begun_at_);")),
@@ -321,6 +334,61 @@ MUTANTS = [
            ("train/run.hpp", "          granted_ = at_ + 1;  // what was reserved beyond is returned", "          ;")),
 ]
 
+MUTANTS += [
+    # Correlated noise
+    mutant("earlier steps' words drawn anew in each step", [STATED_COVARIANCE, RELEASED_COVARIANCE],
+           ("privacy/correlated_noise.hpp", "of_step.step -= lag;",
+            "of_step.substream = static_cast<std::uint32_t>(lag);")),
+    mutant("the same word for all lags", [RELEASED_COVARIANCE],
+           ("privacy/correlated_noise.hpp", "of_step.step -= lag;", "")),
+    mutant("correlated noise not times bound", [STATED_COVARIANCE],
+           ("privacy/correlated_noise.hpp", "const auto scale = static_cast<float>(deviation);",
+            "const auto scale = static_cast<float>(noise.multiplier + 0 * deviation);")),
+    mutant("every row moves as if it joined once", [MOVED_BY_ROW, ONE_GAUSSIAN],
+           ("accounting/participation.hpp", "moved[t] = c[t] + (t >= apart ? moved[t - apart] : 0);",
+            "moved[t] = c[t];")),
+    mutant("joins counted as if they were strangers", [MOVED_BY_ROW],
+           ("accounting/participation.hpp", "square += moved[t] * moved[t];",
+            "square += c[t] * c[t] * static_cast<double>((n - t - 1) / apart + 1);")),
+    mutant("the separation ignored", [ONE_GAUSSIAN],
+           ("accounting/events.hpp", "const auto apart = static_cast<std::uint64_t>(separation);",
+            "const auto apart = steps;")),
+    mutant("the tree's leaves not counted", [MOVED_BY_ROW],
+           ("accounting/participation.hpp", "for (unsigned level = 0; steps >> level != 0; ++level) {",
+            "for (unsigned level = 1; steps >> level != 0; ++level) {")),
+    mutant("a tree's node moved twice counts twice, not four times", [MOVED_BY_ROW],
+           ("accounting/participation.hpp", "square += 2.0 * static_cast<double>(count[level]) - 1;", "square += 1;")),
+    mutant("only rows that join in the first step", [EXPLICIT_INVERSE],
+           ("accounting/participation.hpp", "first < std::min(separation, steps); ++first", "first < 1; ++first")),
+    mutant("correlated steps added up one by one", [ONE_GAUSSIAN],
+           ("accounting/pld.hpp", "add(event.release(steps), 1);", "add(event.release(1), steps);")),
+    mutant("a target filled step by step", [ONE_AT_A_TIME],
+           ("accounting/calibrate.hpp",
+            "if constexpr (one_release_event<Event>) return detail::keeps(detail::after(before, event, steps), target);",
+            "if constexpr (false) return true;")),
+    mutant("the steps of all keys taken for one key's", [KEY_BY_KEY],
+           (RUN, "    for (const auto steps : earlier_) spent.add(event_, steps);\n", ""),
+           (RUN, SPEND, SPEND.replace(" - key_from_", ""))),
+    mutant("earlier keys taken for one", [KEY_BY_KEY],
+           (RUN, "for (const auto steps : earlier_) spent.add(event_, steps);",
+            "if (key_from_ > 0) spent.add(event_, key_from_);")),
+    mutant("earlier keys forgotten", [KEY_BY_KEY],
+           (RUN, "    for (const auto steps : earlier_) spent.add(event_, steps);\n", "")),
+    mutant("bins thrown anew in each cycle", [FIXED_BINS], ("privacy/sampling.hpp", "    stream.step %= batches;", "    ;")),
+    mutant("no bands taken for the tree", [NO_BANDS],
+           ("privacy/correlated_noise.hpp", "    check();\n    return {multiplier, static_cast<double>(bands)};",
+            "    return {multiplier, static_cast<double>(bands)};")),
+    # The filter
+    mutant("the best order chosen afterwards", [SHARED_DELTA],
+           ("accounting/filter.hpp", "std::log(budget.delta / static_cast<double>(orders.size()))",
+            "std::log(budget.delta)")),
+    mutant("what was admitted is not counted", [ONE_ORDER],
+           ("accounting/filter.hpp", "    *this = std::move(after);\n", "")),
+    mutant("an order's bound half as much again", [ONE_ORDER, SHARED_DELTA],
+           ("accounting/filter.hpp", "b.used * (1 + margin) <= b.most",
+            "b.used * (1 + margin) <= 1.5 * b.most")),
+]
+
 HARMLESS = [
     mutant("tiles of 24 rows", [], (SUMS, "tape_(b, model, rows),", "tape_(b, model, rows < 24 ? rows : 24),")),
     mutant("another key from a seed", [], ("core/random.hpp", "0x64736565u", "0x12345678u")),
@@ -332,8 +400,8 @@ HARMLESS = [
                                "constexpr std::size_t ahead = 1;")),
     mutant("smaller reservations", [], ("accounting/ledger.hpp", "target / 20)", "target / 40)")),
     mutant("rows in reverse", [], (RUN, SAMPLE, SAMPLE + " std::reverse(rows_.begin(), rows_.end());")),
-    mutant("noise of the next step's number", [],
-           (RUN, "{key_, domain::noise, at_, 0}", "{key_, domain::noise, at_ + 1, 0}")),
+    mutant("noise of another substream", [],
+           (RUN, "{key_, domain::noise, at_ - key_from_, 0}", "{key_, domain::noise, at_ - key_from_, 1}")),
     mutant("finer grids of the accountant", [], ("accounting/pld.hpp", "double fineness = 128;",
                                                  "double fineness = 256;")),
 ]

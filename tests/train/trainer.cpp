@@ -506,7 +506,7 @@ TEST_CASE("a fit does not write over another fit's checkpoint") {
   CHECK_THROWS_WITH_AS(fit(), doctest::Contains("from another fit"), error);
 }
 
-TEST_CASE("a journal that resumes without its epochs is refused") {
+TEST_CASE("a journal that resumes without the steps of each key is refused") {
   struct forgetful : journal_base {
     void begin(training_state& state, const recorded_event&, std::uint64_t) override { state.step = 100; }
     std::uint64_t reserve(std::uint64_t) override { return 1; }
@@ -515,7 +515,7 @@ TEST_CASE("a journal that resumes without its epochs is refused") {
   mlp model({width, 8, 1});
   trainer t{flat_clip{}, gaussian_noise{}, shuffling{10}};
   CHECK_THROWS_WITH_AS(t.fit(model, make_data(), {.steps = 101, .delta = 1e-5, .journal = &keep}),
-                       doctest::Contains("training_state::epochs"), error);
+                       doctest::Contains("training_state::by_key"), error);
 }
 
 TEST_CASE("a record on two ranks would count twice: it is refused") {
@@ -675,7 +675,7 @@ TEST_CASE("at every step the ledger on the disk counts at least the steps that w
 }
 
 TEST_CASE_TEMPLATE("every sampling gives the same model on any number of ranks", Sampling, fixed_size_sampling,
-                   shuffling, balls_in_bins) {
+                   shuffling, balls_in_bins, cyclic_sampling) {
   const auto data = make_data();
   const auto sampling = [] {
     if constexpr (epoch_sampling<Sampling>) return Sampling{10};

@@ -119,7 +119,7 @@ double largest_rate(const privacy_target& target, std::uint64_t steps, EventOf&&
 }
 
 /// The largest number of steps of `event` that keep the target, at most `limit`; 0 when there is no room for one more.
-/// Cost: up to 2 log2(steps) questions to the accountant about one event.
+/// Steps are counted from where a key is drawn. Cost: up to 2 log2(steps) questions to the accountant about one event.
 template <accountant Accountant, privacy_event Event>
 std::uint64_t most_steps(const privacy_target& target, const Event& event, const Accountant& before = {},
                          std::uint64_t limit = std::uint64_t{1} << 40) {
@@ -135,7 +135,11 @@ std::uint64_t most_steps(const privacy_target& target, const Event& event, const
   Accountant first = before;  // with one step, so that what the accountant remembers of the event serves all questions
   first.add(event, 1);
   if (!detail::keeps(first, target)) return 0;
-  const auto keeps = [&](std::uint64_t steps) { return detail::keeps(detail::after(first, event, steps - 1), target); };
+  const auto keeps = [&](std::uint64_t steps) {
+    if constexpr (one_release_event<Event>) return detail::keeps(detail::after(before, event, steps), target);
+    else return detail::keeps(detail::after(first, event, steps - 1), target);
+  };
+  if constexpr (one_release_event<Event>) limit = std::min(limit, Event::most_steps);
   std::uint64_t low = 1, high = 1;  // low keeps the target; high is not known to
   while (high < limit && keeps(high)) low = high, high = high > limit / 2 ? limit : high * 2;
   if (high == limit && keeps(limit)) return limit;

@@ -33,6 +33,16 @@ class gdp_approximation {
     mu_square_ += static_cast<double>(steps) * event.rate * event.rate * std::expm1(1 / (noise * noise));
   }
 
+  /// All steps of one key: one Gaussian, of which the figure is exact where nothing else was added.
+  template <one_release_event Event>
+  requires std::same_as<typename Event::adjacency, zero_out>
+  void add(const Event& event, std::uint64_t steps) {
+    event.check();
+    if (steps == 0 || event.is_free()) return;
+    const double noise = event.release(steps).multiplier;
+    mu_square_ += 1 / (noise * noise);
+  }
+
   /// The epsilon at which the approximate delta is `delta`, by bisection to 1e-12; 0 where that suffices alone. Throws
   /// dpsgd::error when delta is negative or NaN.
   double estimate(double delta) const {

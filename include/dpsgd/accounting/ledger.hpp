@@ -90,8 +90,10 @@ class ledger {
   }
 
   /// A run begins, or goes on from a checkpoint under a new key: from here on each step is one `event`. Also called in
-  /// the middle of a run when its event changes. What earlier runs left reserved stays counted. Returns the run's
-  /// number, by which a checkpoint knows its ledger again. Refused where steps of earlier runs protect another unit.
+  /// the middle of a run when its event changes, with a new key where it is one whose steps count from the key's begin
+  /// (once_per_epoch, cyclically_sampled): each run here is accounted for as the steps of one key. What earlier runs
+  /// left reserved stays counted. Returns the run's number, by which a checkpoint knows its ledger again. Refused where
+  /// steps of earlier runs protect another unit.
   template <class Event>
   std::uint64_t begin(const Event& event) {
     const std::lock_guard lock(mutex_);
@@ -156,8 +158,9 @@ class ledger {
   /// All runs, this one included, in the order of the file. Not while another thread begins one.
   const std::vector<run>& runs() const { return runs_; }
 
-  /// Adds all that was spent on the data to `accountant`: begin with an empty one, then ask it for epsilon, or give it
-  /// to most_steps() (calibrate.hpp) to see what a budget leaves. Throws when a run's event is none that it knows.
+  /// Adds all that was spent on the data to `accountant`, run by run: begin with an empty one, then ask it for epsilon,
+  /// or give it to most_steps() (calibrate.hpp) to see what a budget leaves. Throws when a run's event is none that it
+  /// knows.
   template <accountant Accountant>
   void add_to(Accountant& spent) const {
     const std::lock_guard lock(mutex_);

@@ -476,6 +476,14 @@ class pld_accountant {
     add(event.event, event.releases(steps));
   }
 
+  /// All steps of one key: one Gaussian release.
+  template <one_release_event Event>
+  requires std::same_as<typename Event::adjacency, zero_out>
+  void add(const Event& event, std::uint64_t steps) {
+    event.check();
+    if (steps > 0) add(event.release(steps), 1);
+  }
+
   /// A step without protection: epsilon is infinite from now on.
   void add(const no_privacy_event& event, std::uint64_t steps) {
     event.check();
@@ -539,6 +547,8 @@ class pld_accountant {
 static_assert(accounts<pld_accountant, gaussian_event<zero_out>>);
 static_assert(accounts<pld_accountant, poisson_sampled<gaussian_event<zero_out>>>);
 static_assert(accounts<pld_accountant, once_per_epoch<gaussian_event<zero_out>>>);
+static_assert(accounts<pld_accountant, cyclically_sampled<correlated_gaussian_event<zero_out>>>);
+static_assert(!accounts<pld_accountant, correlated_gaussian_event<zero_out>>);
 static_assert(accounts<pld_accountant, no_privacy_event>);
 // No pair of laws is known to dominate a fixed-size batch's and to compose (Lebeda et al. 2024): moments alone.
 static_assert(!accounts<pld_accountant, fixed_size_sampled<gaussian_event<zero_out>>>);

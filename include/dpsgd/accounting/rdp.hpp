@@ -259,6 +259,14 @@ class rdp_accountant {
     add(event.event, event.releases(steps));
   }
 
+  /// All steps of one key: one Gaussian release.
+  template <one_release_event Event>
+  requires std::same_as<typename Event::adjacency, zero_out>
+  void add(const Event& event, std::uint64_t steps) {
+    event.check();
+    if (steps > 0) add(event.release(steps), 1);
+  }
+
   /// A step without protection: epsilon is infinite from now on.
   void add(const no_privacy_event& event, std::uint64_t steps) {
     event.check();
@@ -359,6 +367,8 @@ static_assert(accounts<rdp_accountant, fixed_size_sampled<gaussian_event<zero_ou
 static_assert(accounts<rdp_accountant, once_per_epoch<gaussian_event<zero_out>>>);
 static_assert(accounts<rdp_accountant, poisson_sampled<discrete_gaussian_event<zero_out>>>);
 static_assert(accounts<rdp_accountant, once_per_epoch<discrete_gaussian_event<zero_out>>>);
+static_assert(accounts<rdp_accountant, cyclically_sampled<correlated_gaussian_event<zero_out>>>);
+static_assert(!accounts<rdp_accountant, correlated_gaussian_event<zero_out>>);
 static_assert(!accounts<rdp_accountant, fixed_size_sampled<discrete_gaussian_event<zero_out>>>);
 static_assert(accounts<rdp_accountant, no_privacy_event>);
 

@@ -4,15 +4,18 @@
 ///   using value = float                                          what is summed and noised; or std::int64_t
 ///   static constexpr std::size_t block_size                      coordinates are drawn in blocks of so many
 ///   void draw(stream, block, sensitivity, value* out) const      out[0 .. block_size): the noise of that block
-///   double variance(sensitivity) const                           of the noise on each coordinate of the sum
+///   double variance(sensitivity) const                           of the noise on each coordinate of the sum; or, where
+///   double covariance(sensitivity, step, other) const            it is correlated over steps (correlated_noise.hpp), of
+///                                                                the noise of two steps on one coordinate
 ///   ... event(l2_sensitivity<Adjacency>) const                   what an accountant is told
 /// and, where whole numbers are summed (privacy/discrete_noise.hpp),
 ///   double unit(sensitivity) const                               what 1 is, in units of the gradient; the sensitivity
 ///                                                                is a whole number of them, at most 2^20
 /// and, where not every model or file fits,
 ///   void check(coordinates, rows) const                          throws dpsgd::error
-/// Law: noise is a function of (stream, coordinate). Block b belongs to coordinates [b block_size, (b + 1) block_size),
-/// whoever draws it, and however the vector is cut.
+/// Law: noise is a function of (stream, coordinate), where stream.step counts from 0 where the key was drawn: a noise
+/// may draw the words of earlier steps again, and it begins afresh with every key. Block b belongs to coordinates [b
+/// block_size, (b + 1) block_size), whoever draws it, and however the vector is cut.
 #pragma once
 
 #include <algorithm>
@@ -28,12 +31,27 @@
 
 namespace dpsgd {
 
+/// Noise whose steps are not independent of one another.
+template <class N>
+concept correlated_over_steps = requires(const N n, std::uint64_t step) {
+  { n.covariance(1.0, step, step) } -> std::convertible_to<double>;
+};
+
+/// The variance of a step's noise on each coordinate of the sum; steps count from 0 where the key was drawn.
+template <class N>
+constexpr double variance_of(const N& noise, double sensitivity,
+                             std::uint64_t step) requires(correlated_over_steps<N> ||
+                                                          requires { noise.variance(sensitivity); }) {
+  if constexpr (correlated_over_steps<N>) return noise.covariance(sensitivity, step, step);
+  else return noise.variance(sensitivity);
+}
+
 template <class N>
 concept noise_policy = std::is_trivially_copyable_v<N> &&
     requires(const N n, random_stream words, typename N::value* out) {
   { N::block_size } -> std::convertible_to<std::size_t>;
   n.draw(words, std::uint32_t{}, 1.0, out);
-  { n.variance(1.0) } -> std::convertible_to<double>;
+  { variance_of(n, 1.0, std::uint64_t{}) } -> std::convertible_to<double>;
 } &&(std::same_as<typename N::value, float> || (std::same_as<typename N::value, std::int64_t> && requires(const N n) {
        { n.unit(1.0) } -> std::convertible_to<double>;
      }));

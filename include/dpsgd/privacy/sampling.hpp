@@ -17,6 +17,8 @@
 ///   fixed_size_sampling   q N of the N positions                   fixed_size_sampled     RDP
 ///   shuffling             a fresh permutation, cut into steps      once_per_epoch         PLD, RDP; no amplification
 ///   balls_in_bins         a fresh die for each, once an epoch      once_per_epoch         PLD, RDP; no amplification
+///   cyclic_sampling       one die for each, kept for the run       cyclically_sampled     PLD, RDP; no amplification;
+///                                                                                         for correlated noise
 ///
 /// None cuts a batch to a largest size: docs/decisions/no-truncated-batches.md.
 #pragma once
@@ -417,6 +419,44 @@ struct balls_in_bins {
   constexpr no_privacy_event amplify(no_privacy_event event) const { return event; }
 };
 static_assert(sampling_policy<balls_in_bins>);
+
+/// Every row throws a die once, for the batch that it is in, and batches take turns: it joins each `batches`-th step of
+/// the run and no other. So its steps are known to be `batches` apart, which is what correlated noise is accounted by
+/// (privacy/correlated_noise.hpp); a sampling that draws anew in each epoch may show a row in two steps one after the
+/// other. With independent noise the event is shuffling's. A resumed run, which has another key, throws anew.
+///
+/// Cost: about 15 ns a record of this rank, once.
+struct cyclic_sampling {
+  std::uint64_t batches = 100;  // from 1 to the number of rows in the file
+  using memory = detail::epoch_plan;
+
+  constexpr double expected_batch(std::uint64_t all) const { return shuffling{batches}.expected_batch(all); }
+  /// Throws dpsgd::error where there are no batches, or more than there are rows.
+  void check(std::uint64_t universe) const { memory::check(batches, universe); }
+
+  template <class Records>
+  void draw(random_stream stream, const Records& records, std::vector<std::uint32_t>& rows, memory& plan) const {
+    check(records.universe());
+    stream.step %= batches;  // always the first epoch
+    balls_in_bins{batches}.draw(stream, records, rows, plan);
+  }
+
+  template <class Adjacency>
+  constexpr cyclically_sampled<correlated_gaussian_event<Adjacency>> amplify(
+      correlated_gaussian_event<Adjacency> event) const {
+    return {static_cast<double>(batches), event};
+  }
+  template <class Adjacency>
+  constexpr once_per_epoch<gaussian_event<Adjacency>> amplify(gaussian_event<Adjacency> event) const {
+    return shuffling{batches}.amplify(event);
+  }
+  template <class Adjacency>
+  constexpr once_per_epoch<discrete_gaussian_event<Adjacency>> amplify(discrete_gaussian_event<Adjacency> event) const {
+    return shuffling{batches}.amplify(event);
+  }
+  constexpr no_privacy_event amplify(no_privacy_event event) const { return event; }
+};
+static_assert(sampling_policy<cyclic_sampling>);
 
 /// A sampling that plans epoch by epoch.
 template <class S>

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <algorithm>
+#include <concepts>
 #include <cstdint>
 #include <filesystem>
 #include <limits>
@@ -30,13 +31,14 @@ namespace detail {
 /// without one; `counted`: what the ledger then counts of such steps, over all runs.
 inline void save(const training_state& state, const std::filesystem::path& file, std::string_view description,
                  std::string_view event, std::uint64_t run, std::uint64_t counted) {
-  sealed_writer out("dpsgd-checkpoint 3");
+  sealed_writer out("dpsgd-checkpoint 4");
   out.put(description);
   out.put(event);
   out.put(run);
   out.put(counted);
   out.put(state.step);
-  out.put(state.epochs);
+  out.put(std::uint64_t{state.by_key.size()});
+  for (const auto steps : state.by_key) out.put(steps);
   out.put(std::span<const float>(state.parameters));
   out.put(std::uint64_t{state.moments.size()});
   for (const auto& m : state.moments) out.put(std::span<const float>(m));
@@ -47,7 +49,7 @@ inline void save(const training_state& state, const std::filesystem::path& file,
 /// optimizer, description or event.
 inline std::pair<std::uint64_t, std::uint64_t> load(training_state& state, const std::filesystem::path& file,
                                                     std::string_view description, std::string_view event) {
-  sealed_reader in(file, "dpsgd-checkpoint 3");
+  sealed_reader in(file, "dpsgd-checkpoint 4");
   const auto theirs = in.get_text();
   require(theirs == description, file.string(), ": this checkpoint is of another run: it has ", theirs, ", this one ",
           description);
@@ -56,7 +58,10 @@ inline std::pair<std::uint64_t, std::uint64_t> load(training_state& state, const
           event, ": one claim cannot cover both; resume with the same clip, noise and sampling");
   const auto run = in.get<std::uint64_t>(), counted = in.get<std::uint64_t>();
   state.step = in.get<std::uint64_t>();
-  state.epochs = in.get<std::uint64_t>();
+  const auto keys = in.get<std::uint64_t>();
+  require(keys <= state.step, file.string(), ": this checkpoint makes no sense");
+  state.by_key.clear();
+  for (std::uint64_t k = 0; k < keys; ++k) state.by_key.push_back(in.get<std::uint64_t>());
   in.get(state.parameters);
   const auto count = in.get<std::uint64_t>();
   require(count == state.moments.size(), file.string(), ": this checkpoint is of another optimizer (", count,
@@ -68,7 +73,9 @@ inline std::pair<std::uint64_t, std::uint64_t> load(training_state& state, const
 
 }  // namespace detail
 
-/// See the top of this page. Every member throws dpsgd::error. Accountant says what a budget leaves.
+/// See the top of this page. Every member throws dpsgd::error. Accountant says what a budget leaves: with rdp_filter
+/// (accounting/filter.hpp) also where each run's noise was chosen after seeing earlier runs, if all were given one
+/// budget.
 template <accountant Accountant = pld_accountant>
 class basic_journal : public journal_base {
  public:
@@ -107,7 +114,7 @@ class basic_journal : public journal_base {
         [&](const auto& e) {
           if (budget_) {
             if constexpr (accounts<Accountant, std::decay_t<decltype(e)>>) {
-              Accountant before;
+              auto before = nothing_of(*budget_);
               book_->add_to(before);
               left_ = most_steps(*budget_, e, before);
             } else {
@@ -137,6 +144,12 @@ class basic_journal : public journal_base {
   }
 
  private:
+  /// An accountant to which nothing was added; a filter, for its budget.
+  static Accountant nothing_of(const privacy_target& budget) {
+    if constexpr (std::constructible_from<Accountant, privacy_target>) return Accountant(budget);
+    else return Accountant();
+  }
+
   /// The steps that are resumed were entered when they ran: this must be the ledger that they were entered in.
   void check_ledger(std::uint64_t run, std::uint64_t counted, const recorded_event& event) const {
     if (!book_)

@@ -15,7 +15,7 @@ namespace dpsgd {
 /// resumed run draws a fresh one.)
 struct training_state {
   std::uint64_t step = 0;                 // released so far
-  std::uint64_t epochs = 0;               // that they count as, where the sampling's event is an epoch's; else 0
+  std::vector<std::uint64_t> by_key;      // of them, how many under each key, in order: their sum is `step`
   std::span<float> parameters;            // then the clip's own coordinates, if it has any
   std::vector<std::span<float>> moments;  // of the optimizer
 };

@@ -12,6 +12,7 @@
 #include <initializer_list>
 #include <iterator>
 #include <limits>
+#include <numeric>
 #include <span>
 #include <string_view>
 #include <variant>
@@ -225,11 +226,12 @@ class training_run {
 
     const auto mine = vector_.mine();
     const std::size_t my_weights = mine.first < size_ ? std::min(mine.first + mine.count, size_) - mine.first : 0;
-    const step_facts facts{at_ + 1, options_.learning_rate * use_.schedule.factor(at_, report_.target_steps),
-                           use_.noise.variance(sensitivity_) / (expected_batch_ * expected_batch_)};
+    const step_facts facts{
+        at_ + 1, options_.learning_rate * use_.schedule.factor(at_, report_.target_steps),
+        variance_of(use_.noise, sensitivity_, at_ - key_from_) / (expected_batch_ * expected_batch_)};
     const auto release_some = [&](const auto& rule, std::size_t first, std::size_t count, const auto& moments) {
-      release(use_.noise, {key_, domain::noise, at_, 0}, sensitivity_, expected_batch_, rule, first, count, sum_.data(),
-              parameters_.data(), moments);
+      release(use_.noise, {key_, domain::noise, at_ - key_from_, 0}, sensitivity_, expected_batch_, rule, first, count,
+              sum_.data(), parameters_.data(), moments);
     };
     release_some(use_.optimizer.rule(facts), mine.first, my_weights, moments_);
     const auto owns = [&](std::size_t i) { return mine.first <= i && i < mine.first + mine.count; };
@@ -245,13 +247,11 @@ class training_run {
     use_.backend.weights_changed(weights_, parameters_.data());
   }
 
-  /// This step's rows. Where epochs matter they begin with the run's key: a resumed run begins one, save under a seed,
-  /// whose key goes on.
+  /// This step's rows.
   void draw() {
-    if constexpr (epoch_sampling<sampling_type>)
-      use_.sampling.draw({key_, domain::sampling, at_ - (options_.insecure_seed ? 0 : begun_at_), 0}, data_, rows_,
-                         plan_);
-    else use_.sampling.draw({key_, domain::sampling, at_, 0}, data_, rows_);
+    const random_stream stream{key_, domain::sampling, at_ - key_from_, 0};
+    if constexpr (epoch_sampling<sampling_type>) use_.sampling.draw(stream, data_, rows_, plan_);
+    else use_.sampling.draw(stream, data_, rows_);
   }
 
   /// The clip's state is what came back, alike on all ranks; noise and clip of what follows take its sensitivity.
@@ -320,7 +320,7 @@ class training_run {
                                          factor(0.1 * sensitivity_),
                                          factor(sensitivity_),
                                          factor(10 * sensitivity_),
-                                         use_.noise.variance(1.0),
+                                         variance_of(use_.noise, 1.0, (std::uint64_t{1} << 20) - 1),
                                          use_.sampling.expected_batch(std::uint64_t{1} << 40),
                                          static_cast<double>(o.steps),
                                          o.target_epsilon.value_or(-1),
@@ -385,15 +385,19 @@ class training_run {
         options_.journal->begin(state_, event_, report_.target_steps);
       else fail("a journal cannot hold this kind of event; add it to recorded_event in accounting/events.hpp");
     }
-    if constexpr (epoch_event<event_type>) {
-      // What was resumed may end within an epoch, which counts whole: fewer steps are left than before.
-      if (options_.target_epsilon && state_.step > 0)
-        report_.target_steps =
-            std::max(state_.step, std::min(report_.target_steps, state_.step + steps_within_target()));
-      require(state_.epochs >= event_.releases(state_.step),
-              "the journal resumed a run without its training_state::epochs: it must keep them beside the step");
-      epochs_before_ = broadcast_value(world, state_.epochs);
+    require(std::accumulate(state_.by_key.begin(), state_.by_key.end(), std::uint64_t{0}) == state_.step,
+            "the journal resumed a run without its training_state::by_key: it must keep it beside the step");
+    // A seed's key goes on where it was. Any other is drawn afresh: its steps are counted from here, and those before are
+    // known by the keys that they had.
+    if (!options_.insecure_seed) {
+      earlier_.resize(broadcast_value(world, std::uint64_t{state_.by_key.size()}));
+      if (root_) earlier_ = state_.by_key;
+      broadcast(world, std::span<std::uint64_t>(earlier_));
+      key_from_ = broadcast_value(world, state_.step);
     }
+    // What was resumed may have ended within an epoch, which counts whole: fewer steps are left than before.
+    if (options_.target_epsilon && key_from_ > 0)
+      report_.target_steps = std::max(key_from_, std::min(report_.target_steps, key_from_ + steps_within_target()));
     if (options_.insecure_seed) key_ = random_key::from_seed(*options_.insecure_seed);
     else if (root_) key_ = random_key::fresh();
     key_ = broadcast_value(world, key_);
@@ -423,7 +427,8 @@ class training_run {
     for (auto* m : moments_) vector_.gather(m);
     if (root_ && options_.journal) {
       state_.step = released;
-      if constexpr (epoch_event<event_type>) state_.epochs = epochs_before_ + event_.releases(released - begun_at_);
+      state_.by_key = earlier_;
+      if (released > key_from_) state_.by_key.push_back(released - key_from_);
       options_.journal->checkpoint(state_);
     }
   }
@@ -452,23 +457,23 @@ class training_run {
     options_.on_progress({done, report_.target_steps, done - begun_at_, seconds, spent_at_most(done, seconds)});
   }
 
-  /// How many steps keep the target epsilon, after what was resumed; without a resumed run, all.
+  /// The accountant, with the steps under earlier keys added.
+  [[gnu::cold]] auto spent_before() const {
+    auto spent = use_.accountant;
+    for (const auto steps : earlier_) spent.add(event_, steps);
+    return spent;
+  }
+
+  /// How many steps of this key keep the target epsilon.
   [[gnu::cold]] std::uint64_t steps_within_target() const {
-    auto before = use_.accountant;
-    if constexpr (epoch_event<event_type>) before.add(event_.event, state_.epochs);
-    return most_steps({*options_.target_epsilon, options_.delta}, event_, before);
+    return most_steps({*options_.target_epsilon, options_.delta}, event_, spent_before());
   }
 
   /// The claim of `steps` steps, resumed ones included.
   [[gnu::cold]] claim claim_after(std::uint64_t steps) {
     const auto asked = clock::now();
-    auto spent = use_.accountant;
-    if constexpr (epoch_event<event_type>) {
-      spent.add(event_.event, epochs_before_);
-      spent.add(event_, steps - begun_at_);
-    } else {
-      spent.add(event_, steps);
-    }
+    auto spent = spent_before();
+    spent.add(event_, steps - key_from_);
     auto made = make_claim(spent, event_, options_.delta, exposed_);
     seconds_asking_ = seconds_since(asked);
     return made;
@@ -511,7 +516,8 @@ class training_run {
   random_key key_;
   training_state state_;
   fit_report report_;
-  std::uint64_t epochs_before_ = 0;                    // that resumed steps count as, where epochs matter
+  std::vector<std::uint64_t> earlier_;                 // steps under the keys before this one
+  std::uint64_t key_from_ = 0;                         // the step before which this key was drawn
   std::uint64_t begun_at_ = 0, at_ = 0, granted_ = 0;  // steps released when we began, released, and reserved
   bool stop_ = false;
   double not_finite_ = 0, drawn_ = 0;

@@ -131,7 +131,7 @@ class trainer {
       !requires(const clip_type c, const noise_type n) { n.event(c.sensitivity()); } ||
           !std::same_as<event_type, refused_event>,
       "dpsgd: this sampling cannot amplify the event of this noise; use poisson_sampling with gaussian_noise, "
-      "exact_poisson_sampling with discrete_gaussian_noise");
+      "exact_poisson_sampling with discrete_gaussian_noise, cyclic_sampling with banded_noise and tree_noise");
   static_assert(
       accounts<accountant_type, event_type>,
       "dpsgd: this accountant cannot account for this clip, noise and sampler; use pld_accountant, the default "
