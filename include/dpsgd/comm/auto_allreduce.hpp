@@ -92,7 +92,7 @@ auto bind(const auto_allreduce& a, World& world, std::size_t n) {
 template <communicator World>
 double auto_allreduce::one_round(World& world, std::size_t bytes, double budget) {
   const int size = world.size(), me = world.rank();
-  std::vector<char> out(bytes), in(bytes);
+  const auto out = make_buffer<char>(world, bytes), in = make_buffer<char>(world, bytes);
   const outgoing send{(me + 1) % size, out.data(), bytes};
   const incoming receive{(me + size - 1) % size, in.data(), bytes};
   const auto mean_of = [&](int rounds) {
@@ -186,7 +186,7 @@ allreduce_choice auto_allreduce::choose(World& world, std::size_t n) const {
     --run;
   }
   c.tried = length * sizeof(T);
-  std::vector<T> v(length, T{});
+  const auto v = make_buffer<T>(world, length);
   std::vector<bound_any<T, World>> bound;
   bound.reserve(run);
   for (std::size_t i = 0; i < run; ++i) bound.emplace_back(c.candidates[i].algorithm, world, length);
