@@ -3,6 +3,8 @@
 ///   mpirun -n 2 build/release/benchmarks/allreduce [--json FILE] [--seconds 60] [--only NAME,...] [--most BYTES]
 ///                                                  [--transport "shared memory"]     a word for the rows
 ///
+/// Ours run on a vector that world.make_buffer gave, which the other rank reads in place; MPI_Allreduce, and auto once
+/// more as auto_ordinary, on ordinary memory, as MPI has no other.
 /// Each iteration begins at a barrier and counts as long as its slowest rank. Algorithms and sizes come in random order,
 /// five times over, each for its share of the seconds, and once each time where that is too short. Every result is
 /// checked once. benchmarks/allreduce.sh builds and runs this with two MPI libraries and Gloo's counterpart beside
@@ -30,6 +32,7 @@ struct contest {  // one algorithm at one size
   std::string algorithm, picked;
   std::size_t bytes;
   std::function<void(float*)> all_reduce;
+  bool ordinary = false;        // memory
   std::vector<double> times{};  // of the iterations, the slowest rank's
   double used = 0;
 };
@@ -80,42 +83,49 @@ std::vector<contest> make(dpsgd::mpi::world& world, const std::string& only, std
   const auto asked = [&](const std::string& name) {
     return only.empty() || ("," + only + ",").find("," + name + ",") != std::string::npos;
   };
-  const auto enter = [&](const std::string& name, const std::string& picked, std::size_t bytes, const auto& algorithm) {
+  const auto enter = [&](const std::string& name, const std::string& picked, std::size_t bytes, const auto& algorithm,
+                         bool ordinary = false) {
     if (!asked(name)) return;
     auto bound = std::make_shared<dpsgd::bound_any<float, dpsgd::mpi::world>>(algorithm, world, bytes / sizeof(float));
-    all.push_back({name, picked, bytes, [bound](float* v) { bound->all_reduce(v); }});
+    all.push_back({name, picked, bytes, [bound](float* v) { bound->all_reduce(v); }, ordinary});
   };
   for (std::size_t bytes = 4; bytes <= most; bytes = bytes < most ? std::min(bytes * 4, most) : most + 1) {
     const auto n = bytes / sizeof(float);
     for (const auto& a : dpsgd::allreduce::all_algorithms) enter(std::string(a.name()), "", bytes, a);
-    if (asked("auto")) {
+    if (asked("auto") || asked("auto_ordinary")) {
       const auto choice = chosen.choose<float>(world, n);
       if (world.rank() == 0) std::cerr << choice.text() << '\n';
       enter("auto", std::string(choice.picked.name()), bytes, choice.picked);
+      enter("auto_ordinary", std::string(choice.picked.name()), bytes, choice.picked, true);
     }
     if (asked("MPI_Allreduce"))
       all.push_back(
-          {"MPI_Allreduce", "", bytes, [&world, n](float* v) {
+          {"MPI_Allreduce", "", bytes,
+           [&world, n](float* v) {
              check(MPI_Allreduce(MPI_IN_PLACE, v, static_cast<int>(n), MPI_FLOAT, MPI_SUM, world.communicator()),
                    "MPI_Allreduce");
-           }});
+           },
+           true});
   }
   dpsgd::require(!all.empty(), "--only: there is no '", only,
-                 "'; there are auto, MPI_Allreduce and those of --help in "
+                 "'; there are auto, auto_ordinary, MPI_Allreduce and those of --help in "
                  "explain_allreduce");
   return all;
 }
 
 void race(dpsgd::mpi::world& world, std::vector<contest>& all, double seconds, std::size_t most) {
-  std::vector<float> v(most / sizeof(float));
+  const auto shared = dpsgd::make_buffer<float>(world, most / sizeof(float));
+  const dpsgd::buffer<float> ordinary(most / sizeof(float));
+  const auto of = [&](const contest& c) { return c.ordinary ? ordinary.data() : shared.data(); };
   const int size = world.size();
   for (auto& c : all) {  // is it right? (and the connections open, the memory touched)
-    std::fill_n(v.begin(), c.bytes / sizeof(float), static_cast<float>(world.rank() + 1));
-    c.all_reduce(v.data());
+    float* const v = of(c);
+    std::fill_n(v, c.bytes / sizeof(float), static_cast<float>(world.rank() + 1));
+    c.all_reduce(v);
     for (std::size_t i = 0; i < c.bytes / sizeof(float); ++i)
       dpsgd::require(v[i] == static_cast<float>(size * (size + 1) / 2), c.algorithm, " is wrong at element ", i);
   }
-  std::fill(v.begin(), v.end(), 0.0f);
+  for (float* const v : {shared.data(), ordinary.data()}) std::fill_n(v, most / sizeof(float), 0.0f);
   constexpr int passes = 5;
   const double slice = seconds / passes / static_cast<double>(all.size());
   std::vector<std::size_t> order(all.size());
@@ -127,7 +137,7 @@ void race(dpsgd::mpi::world& world, std::vector<contest>& all, double seconds, s
     for (int i = 0; i < iterations; ++i) {
       check(MPI_Barrier(world.communicator()), "MPI_Barrier");
       const double start = MPI_Wtime();
-      c.all_reduce(v.data());
+      c.all_reduce(of(c));
       times.push_back(MPI_Wtime() - start);
     }
     dpsgd::max(world, std::span<double>(times));
