@@ -245,8 +245,10 @@ class world {
     }
     if (here > 1) find_out_whether_memory_is_shared(host);
     check(MPI_Comm_free(&host), "MPI_Comm_free");
-    patience_.spins = here > cores() ? 0 : 30;  // a poll of MPI takes a tenth of a microsecond
-    patience_.nap_after = 0.05;                 // MPI moves large messages while it is polled
+    // A poll of MPI takes a tenth of a microsecond. Ranks that move long vectors are apart by tens of them, and whoever
+    // gives his core away where others want it gets it back milliseconds later.
+    patience_.spins = here > cores() ? 0 : 1000;
+    patience_.nap_after = 0.05;  // MPI moves large messages while it is polled
     std::set_terminate(detail::terminate);
   }
 
