@@ -54,5 +54,5 @@ for mpi in ("openmpi", "openmpi_as_it_comes", "mpich"):
         show = lambda x, width: f"{x:{width}.2f}" if x is not None else f"{'-':>{width}}"
         print(f"{size:9} {library:10.2f} {auto:10.2f} {show(gloo, 10)} {ours_over:10.2f} "
               f"{least:9.2f} {ours_over / least:10.2f} {show(gloo and gloo / auto, 10)} "
-              f"{over[mpi, 'auto_ordinary', size]:13.2f}"
+              f"{show(over.get((mpi, 'auto_ordinary', size)), 13)}"
               f"  {picks[mpi, 'auto', size]}, {best}")
