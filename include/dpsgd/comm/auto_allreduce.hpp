@@ -62,8 +62,9 @@ class auto_allreduce {
   const allreduce::network& network() const { return network_; }
 
   /// Picks for vectors of n elements of type T in memory of make_buffer, which is what it runs on (in other memory long
-  /// messages are slower, and another algorithm may be the best); the same on all ranks, which must all call it. Not twice the same for
-  /// certain: it measures. Some 20 ms; up to 0.3 s on a slow network, more where two runs of four allreduces take more.
+  /// messages are slower, and another algorithm may be the best). The same on all ranks, which must all call it. Not
+  /// twice the same for certain: it measures. Some 20 ms; up to 0.3 s on a slow network, more where two runs of four
+  /// allreduces take more.
   template <class T, communicator World>
   [[gnu::cold]] allreduce_choice choose(World& world, std::size_t n) const;
 
