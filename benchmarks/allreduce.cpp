@@ -3,9 +3,14 @@
 ///   mpirun -n 2 build/release/benchmarks/allreduce [--json FILE] [--seconds 60] [--only NAME,...] [--most BYTES]
 ///                                                  [--transport "shared memory"]     a word for the rows
 ///
-/// Each iteration begins at a barrier and counts as long as its slowest rank. Algorithms and sizes come in random order,
-/// five times over, each for its share of the seconds, and once each time where that is too short. Every result is
-/// checked once. benchmarks/allreduce.sh builds and runs this with two MPI libraries and Gloo's counterpart beside
+/// Ours run on a vector that world.make_buffer gave, which the other rank reads in place; MPI_Allreduce, and auto once
+/// more as auto_ordinary, on ordinary memory, as MPI has no other.
+/// Each iteration begins at a barrier and counts as long as its slowest rank. The sizes come in random order, 15 times
+/// over, and each time all algorithms of a size one after the other, in random order, each for its share of the seconds
+/// (at least once; a size that has had its time is left out). So over_mpi, the ratio to MPI_Allreduce's median of the same
+/// turn, median over the turns, compares what ran within a fraction of a second: a virtual machine's cores may be near
+/// each other now and far from each other in a minute. Algorithms that come to the same arrows run once. Every result
+/// is checked once. benchmarks/allreduce.sh builds and runs this with two MPI libraries and Gloo's counterpart beside
 /// them, and prints the ratios.
 #include <algorithm>
 #include <cstdio>
@@ -30,7 +35,9 @@ struct contest {  // one algorithm at one size
   std::string algorithm, picked;
   std::size_t bytes;
   std::function<void(float*)> all_reduce;
-  std::vector<double> times{};  // of the iterations, the slowest rank's
+  bool ordinary = false;         // memory
+  std::vector<double> times{};   // of the iterations, the slowest rank's
+  std::vector<double> ratios{};  // to MPI_Allreduce, of each turn's medians
   double used = 0;
 };
 
@@ -80,46 +87,67 @@ std::vector<contest> make(dpsgd::mpi::world& world, const std::string& only, std
   const auto asked = [&](const std::string& name) {
     return only.empty() || ("," + only + ",").find("," + name + ",") != std::string::npos;
   };
-  const auto enter = [&](const std::string& name, const std::string& picked, std::size_t bytes, const auto& algorithm) {
+  const auto enter = [&](const std::string& name, const std::string& picked, std::size_t bytes, const auto& algorithm,
+                         bool ordinary = false) {
     if (!asked(name)) return;
     auto bound = std::make_shared<dpsgd::bound_any<float, dpsgd::mpi::world>>(algorithm, world, bytes / sizeof(float));
-    all.push_back({name, picked, bytes, [bound](float* v) { bound->all_reduce(v); }});
+    all.push_back({name, picked, bytes, [bound](float* v) { bound->all_reduce(v); }, ordinary});
   };
   for (std::size_t bytes = 4; bytes <= most; bytes = bytes < most ? std::min(bytes * 4, most) : most + 1) {
     const auto n = bytes / sizeof(float);
-    for (const auto& a : dpsgd::allreduce::all_algorithms) enter(std::string(a.name()), "", bytes, a);
-    if (asked("auto")) {
+    std::vector<dpsgd::allreduce::schedule> different;
+    for (const auto& a : dpsgd::allreduce::all_algorithms) {
+      if (!a.is_native() && only.empty()) {
+        const auto s = a.derive(world.size());
+        const auto same = [&](const dpsgd::allreduce::schedule& other) {
+          return s.blocks == other.blocks && s.reduce == other.reduce && s.gather == other.gather;
+        };
+        if (std::any_of(different.begin(), different.end(), same)) continue;
+        different.push_back(s);
+      }
+      enter(std::string(a.name()), "", bytes, a);
+    }
+    if (asked("auto") || asked("auto_ordinary")) {
       const auto choice = chosen.choose<float>(world, n);
       if (world.rank() == 0) std::cerr << choice.text() << '\n';
       enter("auto", std::string(choice.picked.name()), bytes, choice.picked);
+      enter("auto_ordinary", std::string(choice.picked.name()), bytes, choice.picked, true);
     }
     if (asked("MPI_Allreduce"))
       all.push_back(
-          {"MPI_Allreduce", "", bytes, [&world, n](float* v) {
+          {"MPI_Allreduce", "", bytes,
+           [&world, n](float* v) {
              check(MPI_Allreduce(MPI_IN_PLACE, v, static_cast<int>(n), MPI_FLOAT, MPI_SUM, world.communicator()),
                    "MPI_Allreduce");
-           }});
+           },
+           true});
   }
   dpsgd::require(!all.empty(), "--only: there is no '", only,
-                 "'; there are auto, MPI_Allreduce and those of --help in "
+                 "'; there are auto, auto_ordinary, MPI_Allreduce and those of --help in "
                  "explain_allreduce");
   return all;
 }
 
 void race(dpsgd::mpi::world& world, std::vector<contest>& all, double seconds, std::size_t most) {
-  std::vector<float> v(most / sizeof(float));
+  const auto shared = dpsgd::make_buffer<float>(world, most / sizeof(float));
+  const dpsgd::buffer<float> ordinary(most / sizeof(float));
+  const auto of = [&](const contest& c) { return c.ordinary ? ordinary.data() : shared.data(); };
   const int size = world.size();
   for (auto& c : all) {  // is it right? (and the connections open, the memory touched)
-    std::fill_n(v.begin(), c.bytes / sizeof(float), static_cast<float>(world.rank() + 1));
-    c.all_reduce(v.data());
+    float* const v = of(c);
+    std::fill_n(v, c.bytes / sizeof(float), static_cast<float>(world.rank() + 1));
+    c.all_reduce(v);
     for (std::size_t i = 0; i < c.bytes / sizeof(float); ++i)
       dpsgd::require(v[i] == static_cast<float>(size * (size + 1) / 2), c.algorithm, " is wrong at element ", i);
   }
-  std::fill(v.begin(), v.end(), 0.0f);
-  constexpr int passes = 5;
-  const double slice = seconds / passes / static_cast<double>(all.size());
-  std::vector<std::size_t> order(all.size());
-  for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
+  for (float* const v : {shared.data(), ordinary.data()}) std::fill_n(v, most / sizeof(float), 0.0f);
+  constexpr int turns = 15;
+  const double slice = seconds / turns / static_cast<double>(all.size());
+  std::vector<std::vector<contest*>> sizes;
+  for (auto& c : all) {
+    if (sizes.empty() || sizes.back().front()->bytes != c.bytes) sizes.emplace_back();
+    sizes.back().push_back(&c);
+  }
   std::mt19937 shuffle(1);  // the same on all ranks
   std::vector<double> times;
   const auto run = [&](contest& c, int iterations) {
@@ -127,23 +155,37 @@ void race(dpsgd::mpi::world& world, std::vector<contest>& all, double seconds, s
     for (int i = 0; i < iterations; ++i) {
       check(MPI_Barrier(world.communicator()), "MPI_Barrier");
       const double start = MPI_Wtime();
-      c.all_reduce(v.data());
+      c.all_reduce(of(c));
       times.push_back(MPI_Wtime() - start);
     }
     dpsgd::max(world, std::span<double>(times));
   };
-  for (int pass = 0; pass < passes; ++pass) {
-    std::shuffle(order.begin(), order.end(), shuffle);
-    for (const auto i : order) {
-      auto& c = all[i];
-      const double share = slice * (pass + 1);
-      if (c.used < share) run(c, 1);  // into the caches, where there is time; not counted
-      // At least once; in growing lots, since one iteration that was interrupted says nothing of how many fit in.
-      for (int lot = 1; lot == 1 || (c.used < share && lot <= 1024); lot *= 2) {
-        run(c, lot);
-        for (const double t : times) c.used += t;
-        c.times.insert(c.times.end(), times.begin(), times.end());
+  for (int turn = 0; turn < turns; ++turn) {
+    std::shuffle(sizes.begin(), sizes.end(), shuffle);
+    for (auto& contests : sizes) {
+      double used = 0;
+      for (const auto* c : contests) used += c->used;
+      if (turn > 0 && used > slice * turn * static_cast<double>(contests.size())) continue;
+      std::shuffle(contests.begin(), contests.end(), shuffle);
+      std::vector<double> medians;
+      double of_mpi = 0;
+      for (auto* c : contests) {
+        std::vector<double> mine;
+        run(*c, 1);  // into the caches; not counted
+        // In growing lots, since one iteration that was interrupted says nothing of how many fit in.
+        double spent = 0;
+        for (int lot = 1; lot == 1 || (spent < slice && lot <= 1024); lot *= 2) {
+          run(*c, lot);
+          for (const double t : times) spent += t;
+          mine.insert(mine.end(), times.begin(), times.end());
+        }
+        c->used += spent;
+        c->times.insert(c->times.end(), mine.begin(), mine.end());
+        medians.push_back(quantile(mine, 0.5));
+        if (c->algorithm == "MPI_Allreduce") of_mpi = medians.back();
       }
+      for (std::size_t i = 0; i < contests.size() && of_mpi > 0; ++i)
+        contests[i]->ratios.push_back(medians[i] / of_mpi);
     }
   }
 }
@@ -164,17 +206,18 @@ int main(int argc, char** argv) try {
   const std::string by = library();
   const char* separator = "\n";
   for (const auto& c : all) {
-    char row[512];
+    char row[512], ratio[32] = "null";
+    if (!c.ratios.empty()) std::snprintf(ratio, sizeof ratio, "%.3f", quantile(c.ratios, 0.5));
     const double median = quantile(c.times, 0.5) * 1e6, p99 = quantile(c.times, 0.99) * 1e6;
     std::snprintf(row, sizeof row,
                   R"({"library": "%s", "algorithm": "%s", "ranks": %d, "transport": "%s", "bytes": %zu, )"
-                  R"("median_us": %.3f, "p99_us": %.3f, "iterations": %zu, "picked": "%s"})",
-                  by.c_str(), c.algorithm.c_str(), world.size(), asked.transport.c_str(), c.bytes, median, p99,
+                  R"("median_us": %.3f, "p99_us": %.3f, "over_mpi": %s, "iterations": %zu, "picked": "%s"})",
+                  by.c_str(), c.algorithm.c_str(), world.size(), asked.transport.c_str(), c.bytes, median, p99, ratio,
                   c.times.size(), c.picked.c_str());
     if (file.is_open()) file << separator << row;
     separator = ",\n";
-    std::printf("%-22s %10zu B %12.2f us  p99 %12.2f us %s\n", c.algorithm.c_str(), c.bytes, median, p99,
-                c.picked.c_str());
+    std::printf("%-22s %10zu B %12.2f us  p99 %12.2f us  over MPI_Allreduce %s %s\n", c.algorithm.c_str(), c.bytes,
+                median, p99, ratio, c.picked.c_str());
   }
   if (file.is_open()) {
     file << "\n]\n";

@@ -2,8 +2,10 @@
 ///
 ///   explain_allreduce --algorithm circulant --ranks 7
 ///   explain_allreduce --algorithm ring --compare circulant --ranks 7 --html ring.html
+///   explain_allreduce --algorithm ring --ranks 2 --measure
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <fstream>
@@ -16,6 +18,8 @@
 
 #include "dpsgd/allreduce/all.hpp"
 #include "dpsgd/allreduce/cost.hpp"
+#include "dpsgd/comm/auto_allreduce.hpp"
+#include "dpsgd/comm/threads.hpp"
 #include "dpsgd/version.hpp"
 #include "explain_page.hpp"
 
@@ -27,7 +31,8 @@ constexpr const char* description = R"(An allreduce leaves every rank with the s
 
 An algorithm cuts the vector into blocks and says in which round which rank sends which blocks to whom. This program
 draws that, counts rounds, messages and elements, predicts the time, and proves that every contribution is counted
-exactly once. docs/allreduce.md explains the algorithms and how to read the pictures.
+exactly once. With --measure it also runs the algorithm, on threads of this program, and sets the predicted time over
+the measured one. docs/allreduce.md explains the algorithms and how to read the pictures.
 
   explain_allreduce --algorithm circulant --ranks 7
   explain_allreduce --algorithm ring --compare circulant --ranks 7 --html rings.html)";
@@ -37,15 +42,53 @@ struct subject {
   std::string name;
   ar::schedule schedule;
   ar::verdict verdict;
-  ar::costs costs;  // in elements
-  double seconds;
+  ar::costs costs;                // in elements
+  double seconds;                 // predicted
+  double measured;                // seconds; negative: not measured
   std::vector<ar::arrow> arrows;  // of both phases, their rounds numbered from 0 without gaps
   std::size_t reducing;           // how many of them belong to the first
   int rounds = 0;
 };
 
-subject examine(const ar::any& a, int ranks, std::uint64_t elements, const ar::network& of_elements) {
-  subject s{std::string(a.name()), a.derive(ranks), {}, {}, 0, {}, 0};
+/// What --measure finds.
+struct measurements {
+  ar::network network{};        // fitted as auto_allreduce does, by bytes
+  std::vector<double> seconds;  // of each algorithm: the median of some runs, each as long as its slowest rank's
+};
+
+/// Runs the algorithms in turn on `ranks` threads, some fifth of a second each.
+measurements measure(const std::vector<ar::any>& algorithms, int ranks, std::size_t elements) {
+  using clock = std::chrono::steady_clock;
+  measurements m;
+  dpsgd::threads::run(ranks, [&](auto& world) {
+    const dpsgd::auto_allreduce fitted(world);
+    const auto v = dpsgd::make_buffer<float>(world, elements);
+    std::vector<dpsgd::bound_any<float, dpsgd::threads::world>> bound;
+    bound.reserve(algorithms.size());
+    for (const auto& a : algorithms) bound.emplace_back(a, world, elements);
+    std::vector<std::vector<double>> times(algorithms.size());
+    double used = 0;  // by what all agree on, so all stop together
+    for (int run = 0; run < 4 || (run < 1000 && used < 0.2 * static_cast<double>(algorithms.size())); ++run)
+      for (std::size_t i = 0; i < bound.size(); ++i) {
+        dpsgd::barrier(world);
+        const auto start = clock::now();
+        bound[i].all_reduce(v.data());
+        const double time = dpsgd::max(world, std::chrono::duration<double>(clock::now() - start).count());
+        used += time;
+        if (run > 0) times[i].push_back(time);  // the first one touches memory
+      }
+    if (world.rank() != 0) return;
+    m.network = fitted.network();
+    for (auto& t : times) {
+      std::nth_element(t.begin(), t.begin() + static_cast<std::ptrdiff_t>(t.size() / 2), t.end());
+      m.seconds.push_back(t[t.size() / 2]);
+    }
+  });
+  return m;
+}
+
+subject examine(const ar::any& a, int ranks, std::uint64_t elements, const ar::network& of_elements, double measured) {
+  subject s{std::string(a.name()), a.derive(ranks), {}, {}, 0, measured, {}, 0};
   s.verdict = verify(s.schedule);
   s.costs = cost(s.schedule, elements);
   s.seconds = seconds(s.schedule, elements, of_elements);
@@ -127,6 +170,12 @@ std::string in_words(double seconds) {
   return room;
 }
 
+std::string in_figures(double ratio) {
+  char room[32];
+  std::snprintf(room, sizeof room, "%.2f", ratio);
+  return room;
+}
+
 std::string verdict_in_words(const subject& s) {
   if (s.verdict) return "every contribution counts exactly once in every block, with the same bits on every rank";
   std::ostringstream out;
@@ -160,6 +209,10 @@ void print(std::ostream& out, const subject& s, std::uint64_t elements, const ar
   row("  additions, busiest rank     ", s.costs.most_reduced, static_cast<std::uint64_t>(std::ceil(best.reduced)));
   row("  predicted time              ", in_words(s.seconds),
       in_words(std::max(best.latency, best.bandwidth + best.computation)));
+  if (s.measured >= 0) {
+    row("  measured time               ", in_words(s.measured), "(on threads, median)");
+    if (s.measured > 0) row("  predicted over measured     ", in_figures(s.seconds / s.measured), "(1: as predicted)");
+  }
   out << "(each best is reached by some algorithm, not all by one)\n"
       << "verified: " << verdict_in_words(s) << '\n';
 }
@@ -198,6 +251,8 @@ nlohmann::json as_json(const subject& s, std::uint64_t elements, const ar::lower
             {"added", best.reduced},
             {"seconds", std::max(best.latency, best.bandwidth + best.computation)}}},
           {"seconds", s.seconds},
+          {"measured", s.measured < 0 ? json() : json(s.measured)},
+          {"predicted_over_measured", s.measured > 0 ? json(s.seconds / s.measured) : json()},
           {"arrows", std::move(arrows)}};
 }
 
@@ -227,7 +282,7 @@ int main(int argc, char** argv) {
   int ranks = 7;
   std::uint64_t elements = 1'000'000;
   ar::network net{1e-5, 1e-9, 1e-10};
-  bool json = false;
+  bool json = false, run = false;
   std::vector<std::string> names;
   for (const auto& a : ar::all_algorithms)
     if (!a.is_native()) names.emplace_back(a.name());  // native is no schedule
@@ -242,6 +297,9 @@ int main(int argc, char** argv) {
       ->capture_default_str();
   app.add_option("--html", html, "write a page to step through it, with pictures; up to 32 ranks");
   app.add_flag("--json", json, "one JSON object on stdout (with --compare an array of two)");
+  app.add_flag("--measure", run,
+               "run it on as many threads, fit the time model to them, and set both times beside each other; up to 64 "
+               "ranks, 1 GiB of vectors");
   const auto positive = CLI::Range(0.0, 1e9);
   app.add_option("--alpha", net.alpha, "the time model: seconds to start a message")
       ->check(positive)
@@ -252,15 +310,26 @@ int main(int argc, char** argv) {
     app.parse(argc, argv);
     if (!html.empty() && ranks > 32)
       throw CLI::ValidationError("--html", "draws up to 32 ranks; got " + std::to_string(ranks));
+    if (run && (ranks > 64 || elements > (std::uint64_t{1} << 28) / static_cast<std::uint64_t>(ranks)))
+      throw CLI::ValidationError("--measure", "runs up to 64 ranks and 1 GiB of vectors, all ranks' together; got " +
+                                                  std::to_string(ranks) + " ranks with " + std::to_string(elements) +
+                                                  " floats each");
+    if (run && (app.count("--alpha") + app.count("--beta") + app.count("--gamma")) > 0)
+      throw CLI::ValidationError("--measure", "finds alpha, beta and gamma itself; leave them out");
   } catch (const CLI::ParseError& e) {
     return app.exit(e) == 0 ? 0 : 2;
   }
 
   try {
+    std::vector<ar::any> algorithms{ar::from_name(algorithm)};
+    if (!compare.empty()) algorithms.push_back(ar::from_name(compare));
+    measurements found;
+    if (run) found = measure(algorithms, ranks, elements), net = found.network;
     const ar::network of_elements{net.alpha, 4 * net.beta, 4 * net.gamma};
     const auto best = ar::bounds(ranks, elements, of_elements);
-    std::vector<subject> subjects{examine(ar::from_name(algorithm), ranks, elements, of_elements)};
-    if (!compare.empty()) subjects.push_back(examine(ar::from_name(compare), ranks, elements, of_elements));
+    std::vector<subject> subjects;
+    for (std::size_t i = 0; i < algorithms.size(); ++i)
+      subjects.push_back(examine(algorithms[i], ranks, elements, of_elements, run ? found.seconds[i] : -1));
     if (json) {
       nlohmann::json all = nlohmann::json::array();
       for (const auto& s : subjects) all.push_back(as_json(s, elements, best));

@@ -177,6 +177,8 @@ function panel(s, index) {
   fact("messages", number(s.messages), "of all ranks");
   fact("elements sent by the busiest", number(s.busiest.sent), "at best " + number(s.best.sent));
   fact("predicted time", time(s.seconds), "at best " + time(s.best.seconds));
+  if (s.measured !== null) fact("measured time", time(s.measured), "on threads, median");
+  if (s.predicted_over_measured !== null) fact("predicted over measured", s.predicted_over_measured.toFixed(2));
   make(root, "p", {class: s.verified ? "good" : "bad"}, (s.verified ? "\u2713 verified: " : "\u2717 ") + s.verdict);
 
   make(root, "h3", {}, "Who sends what to whom, when");
@@ -324,7 +326,7 @@ function chart() {
   const svg = make($("chart"), "svg", {viewBox: `0 0 ${width} ${height}`, width: "100%"});
   svg.style.maxWidth = width + "px";
   const bytes = data.sizes.map(n => 4 * n);
-  const all = [...subjects.flatMap(s => s.curve), ...data.floor].filter(v => v > 0);
+  const all = [...subjects.flatMap(s => s.curve), ...data.floor, ...subjects.map(s => s.measured)].filter(v => v > 0);
   if (!all.length) return;
   const low = Math.floor(Math.log10(Math.min(...all))), high = Math.ceil(Math.log10(Math.max(...all)));
   const x = b => left + (Math.log2(b) - 3) / 25 * (width - left - right);
@@ -340,6 +342,11 @@ function chart() {
   if (here >= 8 && here <= 2 ** 28)
     make(svg, "line", {x1: x(here), x2: x(here), y1: top, y2: height - bottom, stroke: "var(--soft)",
       "stroke-dasharray": "2 4"});
+  subjects.forEach((s, i) => {
+    if (s.measured > 0 && here >= 8 && here <= 2 ** 28)
+      make(svg, "circle", {cx: x(here), cy: y(s.measured), r: 4.5, fill: i ? "var(--other)" : "var(--part)",
+        "data-measured": s.algorithm});
+  });
   const ends = [];
   const line = (values, color, dash, name) => {
     const d = values.map((v, i) => `${i ? "L" : "M"}${x(bytes[i])} ${y(v)}`).join("");
@@ -359,7 +366,8 @@ const net = data.network;
 const nano = s => Number((s * 1e9).toPrecision(3)) + " ns";
 $("model").textContent = `Alpha-beta-gamma model: ${time(net.alpha)} to start a message, ${nano(net.beta)} to move a ` +
   `byte, ${nano(net.gamma)} to add one; each rank sends one message at a time and receives one at a time. ` +
-  `The dotted line is this page's vector of ${number(subjects[0].length)} floats.`;
+  `The dotted line is this page's vector of ${number(subjects[0].length)} floats` +
+  (subjects[0].measured === null ? "." : ", the dots its measured times; the model was fitted to the same threads.");
 subjects.forEach(panel);
 chart();
 go(Number(/round=(\d+)/.exec(location.hash)?.[1] ?? last), true);

@@ -19,6 +19,7 @@
 ///   how ranks add up          reduce_scatter(me, send), or all_reduce(me, send)     allreduce::algorithm,
 ///     law: every contribution counts once in every block (verify, prove)              allreduce/ring.hpp
 ///   how ranks talk            rank(), size(), exchange(sends, receives)             communicator, comm/threads.hpp
+///     in place                  [exchange(sends, receives, work), make_buffer]        in_place_communicator
 ///   a layer                   outputs, forward, backward [, tensors, gradient,      layer, nn/linear.hpp
 ///                             norms]
 ///     law: gradients agree with finite differences; rows do not mix; norms are those of the gradients

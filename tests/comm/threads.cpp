@@ -5,6 +5,7 @@
 #include <atomic>
 #include <chrono>
 #include <exception>
+#include <span>
 #include <stdexcept>
 #include <string>
 #include <thread>
@@ -178,8 +179,8 @@ TEST_CASE("a sender that fails waits for the receiver that is reading its memory
         right = has_read.load();
       }
     } else {
-      const incoming letter{0, &value, sizeof value};
-      world.exchange({}, {&letter, 1}, [&](const incoming&, const void*) {
+      incoming letter{0, &value, sizeof value};
+      world.exchange({}, std::span<incoming>(&letter, 1), [&] {
         reading = true;
         sleep_for(0.05);
         has_read = true;
@@ -187,6 +188,31 @@ TEST_CASE("a sender that fails waits for the receiver that is reading its memory
     }
   });
   CHECK(right);
+}
+
+TEST_CASE("what is read in place is the sender's own memory, and is given back when a later message does not come") {
+  threads::run(2, [](auto& world) {
+    double mine = world.rank() + 1, copy = 0;
+    double* const theirs = world.rank() == 0 ? nullptr : &mine;
+    const auto address = broadcast_value(world, theirs, 1);
+    const outgoing letter{1 - world.rank(), &mine, sizeof mine};
+    incoming expected{1 - world.rank(), &copy, sizeof copy};
+    double got = 0;
+    world.exchange({&letter, 1}, std::span<incoming>(&expected, 1),
+                   [&] { got = *static_cast<double*>(expected.data); });
+    if (got != 2 - world.rank() || copy != 0) fail("got ", got);
+    if (world.rank() == 0 && expected.data != address) fail("it was copied");
+  });
+  // Rank 1 waits for rank 0, which waits for its letter to be given back: by rank 1's deadline, not by its own.
+  const auto words = words_of<peer_lost>(3, [](auto& world) {
+    double value = 0;
+    world.deadline(world.rank() == 1 ? 0.1 : 60);
+    const outgoing letter{1, &value, sizeof value};
+    incoming two[] = {{0, &value, sizeof value}, {2, &value, sizeof value}};
+    if (world.rank() == 0) world.exchange({&letter, 1}, {});
+    if (world.rank() == 1) world.exchange({}, std::span<incoming>(two), [] { fail("nothing to do"); });
+  });
+  CHECK(contains(words, "rank 1: waited 0.1 s in vain for rank 2 to send 8 bytes"));
 }
 
 TEST_CASE("a rank that does not answer within the deadline is named, with bytes and seconds") {

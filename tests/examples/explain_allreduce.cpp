@@ -103,6 +103,39 @@ TEST_CASE("explain_allreduce in words: a picture, the counts, the verdict; two a
   CHECK((two.size() == 2 && two[1]["algorithm"] == "ring"));
 }
 
+TEST_CASE("explain_allreduce --measure runs it and sets the predicted time over the measured one, everywhere") {
+  const workplace place;
+  const words command{
+      program("explain_allreduce"), "--algorithm", "ring", "--compare", "naive", "--ranks", "2", "--elements", "50000"};
+  for (const auto& j : json::parse(run(place, command + words{"--json"}).out))
+    CHECK((j["measured"].is_null() && j["predicted_over_measured"].is_null()));
+  const auto page = run(place, command + words{"--measure", "--json", "--html", place / "page.html"});
+  REQUIRE(page.status == 0);
+  const auto j = json::parse(page.out);
+  REQUIRE(j.size() == 2);
+  for (const auto& one : j) {
+    CHECK(one["measured"].get<double>() > 0);
+    CHECK(one["predicted_over_measured"].get<double>() ==
+          doctest::Approx(one["seconds"].get<double>() / one["measured"].get<double>()));
+  }
+  const auto said = run(place, command + words{"--measure"});
+  CHECK(said.status == 0);
+  for (const char* row : {"measured time ", "predicted over measured "}) {
+    CHECK(said.out.find(row) != said.out.rfind(row));  // of both
+    CHECK(said.out.find(row) != said.out.npos);
+  }
+  const auto one = run(place, {program("explain_allreduce"), "--ranks", "1", "--elements", "0", "--measure"});
+  CHECK(one.status == 0);
+  const auto dom = in_browser(place, place / "page.html");
+  if (dom.empty()) {
+    MESSAGE("skipped: there is no Chromium here");
+    return;
+  }
+  CHECK(dom.find("predicted over measured</dt>") != dom.npos);
+  for (const char* name : {"data-measured=\"ring\"", "data-measured=\"naive\""})
+    CHECK_MESSAGE(dom.find(name) != dom.npos, name);
+}
+
 TEST_CASE("explain_allreduce refuses what it cannot do, by name") {
   const workplace place;
   const struct {
@@ -115,6 +148,9 @@ TEST_CASE("explain_allreduce refuses what it cannot do, by name") {
       {{"--ranks", "0"}, 2, "1"},
       {{"--ranks", "33", "--html", place / "big.html"}, 2, "up to 32 ranks"},
       {{"--beta", "-1"}, 2, "--beta"},
+      {{"--ranks", "65", "--measure"}, 2, "up to 64 ranks"},
+      {{"--elements", "1000000000", "--measure"}, 2, "1 GiB"},
+      {{"--measure", "--alpha", "1e-6"}, 2, "leave them out"},
       {{"--html", "/nowhere/at/all.html"}, 1, "cannot write /nowhere/at/all.html"},
   };
   for (const auto& [options, status, says] : table) {

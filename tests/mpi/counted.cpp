@@ -1,6 +1,7 @@
 /// Counted, not planned: the messages and bytes that MPI is really given, by wrappers round its functions (the profiling
 /// interface, PMPI). Where the blocks divide the vector they are compared with the formulas of the doc comments, at
 /// every length with the arrows. Ours work in place; there is no other way to call them.
+/// No memory is shared, but in the last test: of what is read in place, MPI is told no more than where it lies.
 #include <doctest/doctest.h>
 
 #include <algorithm>
@@ -85,6 +86,7 @@ namespace {
 /// What every rank gives MPI for one all_reduce of n elements; checks the sum, too.
 template <class T>
 std::vector<tally> count(const allreduce::any& a, std::size_t n) {
+  world().share_memory(false);
   auto bound = bind<T>(a, world(), n);
   std::vector<T> v(n, T{1});
   counts = {};
@@ -148,5 +150,28 @@ TEST_CASE("native is two of MPI's collectives and not one message of ours") {
       CHECK(t.collectives == calls);
       CHECK((t.sends == 0 && t.receives == 0 && t.others == 0));
     }
+  }
+}
+
+TEST_CASE("of vectors that the other ranks read in place, MPI is given a notice and an empty answer a message") {
+  for (const auto& e : zoo::all()) {
+    const auto s = e.derive(world().size());
+    if (!s.scattered && s.size > 1) continue;  // a whole algorithm may write what it sends: no promise
+    const auto n = std::size_t{5000} * static_cast<std::size_t>(s.blocks);
+    INFO(e.name(), " on ", s.size, " ranks");
+    const auto c = allreduce::cost(s, n);
+    world().share_memory(true);
+    const auto v = make_buffer<float>(world(), n);
+    auto bound = bind<float>(e.algorithm, world(), n);
+    std::fill_n(v.data(), n, 1.0f);
+    counts = {};
+    bound.all_reduce(v.data());
+    const tally mine = counts;
+    CHECK(std::count(v.begin(), v.end(), static_cast<float>(world().size())) == static_cast<std::ptrdiff_t>(n));
+    std::int64_t sends = 0, sent = 0, others = 0;
+    for (const auto& t : gather_all(world(), mine)) sends += t.sends, sent += t.sent, others += t.others;
+    CHECK(others == 0);
+    CHECK(sends == 2 * static_cast<std::int64_t>(c.messages));
+    CHECK(sent == static_cast<std::int64_t>(c.messages * sizeof(mpi::detail::notice)));
   }
 }

@@ -49,6 +49,14 @@ TEST_CASE("a rank that does not answer is named by the others") {
 TEST_CASE("a rank that is asked to stop leaves when the others do not answer, and its status is the job's") {
   check("stop", 3, "asked to stop while waiting for rank 1 to ");
 }
+TEST_CASE("a rank that is stopped or killed while others read its vector in place does not hold them") {
+  check("stopped-in-place", 1, "waited 0.5 s in vain for rank 1 to ");
+  check("stopped-in-place", 1, " of the ");  // the round, too
+  const ending killed = run("killed-in-place");
+  INFO(killed.output);
+  CHECK(killed.status == 128 + 9);  // mpirun's; 124 if it hung
+}
 TEST_CASE("messages of different sizes at the two ends are an error") {
   check("sizes", 1, "rank 1 sent 4 bytes where 8 were expected");
+  check("sizes-in-place", 1, "rank 1 sent 100000 bytes where 50000 were expected");
 }

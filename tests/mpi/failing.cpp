@@ -1,4 +1,7 @@
 /// Fails in the way that its argument says; for ends.cpp.
+#include <signal.h>
+#include <unistd.h>
+
 #include <atomic>
 #include <chrono>
 #include <iostream>
@@ -20,6 +23,20 @@ void work_for_ever(dpsgd::mpi::world& world, const std::string& allreduce, bool 
   std::vector<float> v(5000, 1.0f);
   auto all = dpsgd::bind<float>(dpsgd::allreduce::from_name(allreduce), world, v.size());
   if (falls_asleep) sleep_for(600);
+  for (;;) all.all_reduce(v.data());
+}
+
+// In the middle of an allreduce whose vectors are read in place, the culprit gets the signal.
+void struck(dpsgd::mpi::world& world, bool culprit, int signal) {
+  world.deadline(0.5);
+  const auto v = dpsgd::make_buffer<float>(world, 100'000);
+  auto all = dpsgd::bind<float>(dpsgd::allreduce::ring{}, world, v.size());
+  std::jthread fate;
+  if (culprit)
+    fate = std::jthread([signal] {
+      sleep_for(0.2);
+      ::kill(::getpid(), signal);
+    });
   for (;;) all.all_reduce(v.data());
 }
 
@@ -52,6 +69,16 @@ void run(const std::string& how, dpsgd::mpi::world& world) {
       std::cerr << e.what() << '\n';
       std::exit(3);
     }
+  }
+  if (how == "stopped-in-place") struck(world, culprit, SIGSTOP);
+  if (how == "killed-in-place") struck(world, culprit, SIGKILL);
+  if (how == "sizes-in-place") {
+    const auto v = dpsgd::make_buffer<char>(world, 100'000);
+    const dpsgd::outgoing letter{0, v.data(), 100'000};
+    const dpsgd::incoming expected{1, v.data(), 50'000};
+    if (culprit) world.exchange({&letter, 1}, {});
+    if (world.rank() == 0) world.exchange({}, {&expected, 1});
+    if (world.rank() > 0) work_for_ever(world, "ring");
   }
   if (how == "sizes") {
     std::vector<char> v(8);

@@ -61,8 +61,10 @@ class auto_allreduce {
   /// The network that prices are made with: the same on all ranks.
   const allreduce::network& network() const { return network_; }
 
-  /// Picks for vectors of n elements of type T, the same on all ranks, which must all call it. Not twice the same for
-  /// certain: it measures. Some 20 ms; up to 0.3 s on a slow network, more where two runs of four allreduces take more.
+  /// Picks for vectors of n elements of type T in memory of make_buffer, which is what it runs on (in other memory long
+  /// messages are slower, and another algorithm may be the best). The same on all ranks, which must all call it. Not
+  /// twice the same for certain: it measures. Some 20 ms; up to 0.3 s on a slow network, more where two runs of four
+  /// allreduces take more.
   template <class T, communicator World>
   [[gnu::cold]] allreduce_choice choose(World& world, std::size_t n) const;
 
@@ -92,7 +94,7 @@ auto bind(const auto_allreduce& a, World& world, std::size_t n) {
 template <communicator World>
 double auto_allreduce::one_round(World& world, std::size_t bytes, double budget) {
   const int size = world.size(), me = world.rank();
-  std::vector<char> out(bytes), in(bytes);
+  const auto out = make_buffer<char>(world, bytes), in = make_buffer<char>(world, bytes);
   const outgoing send{(me + 1) % size, out.data(), bytes};
   const incoming receive{(me + size - 1) % size, in.data(), bytes};
   const auto mean_of = [&](int rounds) {
@@ -186,7 +188,7 @@ allreduce_choice auto_allreduce::choose(World& world, std::size_t n) const {
     --run;
   }
   c.tried = length * sizeof(T);
-  std::vector<T> v(length, T{});
+  const auto v = make_buffer<T>(world, length);
   std::vector<bound_any<T, World>> bound;
   bound.reserve(run);
   for (std::size_t i = 0; i < run; ++i) bound.emplace_back(c.candidates[i].algorithm, world, length);

@@ -12,6 +12,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "dpsgd/core/buffer.hpp"
 #include "dpsgd/core/error.hpp"
 
 namespace dpsgd {
@@ -51,6 +52,25 @@ concept communicator = requires(World& world, std::span<const outgoing> sends, s
   { world.size() } -> std::convertible_to<int>;
   world.exchange(sends, receives);
 };
+
+/// A communicator whose receivers can read some messages where they lie, in the sender's memory.
+/// exchange(sends, receives, work) is exchange, but that receives[i].data may have been turned to the sender's own
+/// memory, not to be written to, when work() is called, once, after all have arrived. Messages and memory stay as they
+/// are until the call returns, and work must not write to what is being sent.
+template <class World>
+concept in_place_communicator = communicator<World> &&
+    requires(World& world, std::span<const outgoing> sends, std::span<incoming> receives, void (*work)()) {
+  world.exchange(sends, receives, work);
+};
+
+/// n elements of T, all zero, in memory that the other ranks can read in place where the communicator has such memory
+/// (mpi::world: for the ranks of its host), else in ordinary memory. For long vectors that are reduced often: a bound
+/// allreduce then sends nothing but word of where they lie. Each rank for itself; other ranks need not call it.
+template <class T, communicator World>
+buffer<T> make_buffer(World& world, std::size_t n) {
+  if constexpr (requires { world.template make_buffer<T>(n); }) return world.template make_buffer<T>(n);
+  else return buffer<T>(n);
+}
 
 /// What travels: anything whose bytes are its value.
 template <class T>

@@ -22,6 +22,7 @@
 #include "dpsgd/allreduce/schedule.hpp"
 #include "dpsgd/comm/agreement.hpp"
 #include "dpsgd/comm/communicator.hpp"
+#include "dpsgd/core/buffer.hpp"
 #include "dpsgd/core/error.hpp"
 
 namespace dpsgd {
@@ -40,6 +41,16 @@ void add(T* __restrict to, const T* __restrict from, std::size_t n) {
   for (; i + lump <= n; i += lump)
     for (std::size_t k = 0; k < lump; ++k) to[i + k] += from[i + k];
   for (; i < n; ++i) to[i] += from[i];
+}
+
+/// to[i] = a[i] + b[i]. None overlaps another.
+template <class T>
+void add(T* __restrict to, const T* __restrict a, const T* __restrict b, std::size_t n) {
+  constexpr std::size_t lump = 64;
+  std::size_t i = 0;
+  for (; i + lump <= n; i += lump)
+    for (std::size_t k = 0; k < lump; ++k) to[i + k] = a[i + k] + b[i + k];
+  for (; i < n; ++i) to[i] = a[i] + b[i];
 }
 
 namespace detail {
@@ -69,6 +80,7 @@ class bound_schedule {
     mine_.count = start(own.first + own.count) - mine_.first;
     prepare(plan_for(world.rank(), s.reduce), reduce_);
     prepare(plan_for(world.rank(), s.gather), gather_);
+    staging_ = make_buffer<T>(world, staged_);
   }
 
   /// The elements that this rank owns after reduce: all n for whole algorithms and for one rank.
@@ -87,10 +99,21 @@ class bound_schedule {
   void all_reduce(T* v) { reduce(v), gather(v); }
 
  private:
-  // Places are in elements: in v, or in the staging buffer.
+  // Places are in elements: of v, of the staging buffer, or of what a receive brought, wherever that lies.
+  static constexpr int in_staging = -1;
+  struct place {
+    int message;  // which receive, or in_staging
+    std::size_t at;
+  };
   struct stretch {  // consecutive elements to be copied or added
-    std::size_t to, from, count;
-    bool to_staging = false;  // of additions: into the staging buffer rather than v
+    std::size_t to;
+    place from;
+    std::size_t count;
+  };
+  struct subtotal {  // staging = one message's elements + an earlier sum
+    std::size_t to;
+    place term, sum;
+    std::size_t count;
   };
   struct wire {  // one message
     int peer;
@@ -98,10 +121,13 @@ class bound_schedule {
     bool staged;
   };
   struct step {  // one round, as this rank sees it
+    int round;
     std::vector<wire> sends, receives;
-    std::vector<stretch> pack;    // v -> staging, before
-    std::vector<stretch> add;     // staging -> v or staging, after
-    std::vector<stretch> unpack;  // staging -> v, after
+    std::vector<stretch> pack;        // v -> staging, before
+    std::vector<subtotal> subtotals;  // into staging
+    std::vector<stretch> add;         // to v
+    std::vector<stretch> unpack;      // -> v
+    bool in_place = false;            // whether nothing that is sent from v is written to
   };
 
   std::size_t start(int block) const { return allreduce::block_start(n_, blocks_, block); }
@@ -121,8 +147,8 @@ class bound_schedule {
   static void join(std::vector<stretch>& list, const stretch& next) {
     if (!list.empty()) {
       stretch& last = list.back();
-      if (last.to + last.count == next.to && last.from + last.count == next.from &&
-          last.to_staging == next.to_staging) {
+      if (last.to + last.count == next.to && last.from.message == next.from.message &&
+          last.from.at + last.count == next.from.at) {
         last.count += next.count;
         return;
       }
@@ -134,15 +160,16 @@ class bound_schedule {
     std::size_t most_sends = 0, most_receives = 0;
     for (const auto& round : plan) {
       step s;
+      s.round = round.round;
       std::size_t staged = 0;
       for (const auto& m : round.sends) {
-        std::vector<stretch> parts;
+        std::vector<stretch> parts;  // v -> the message
         std::size_t count = 0;
         each_block(m, [&](int, std::size_t at, std::size_t length, allreduce::on_receive) {
-          join(parts, {staged + count, at, length});
+          join(parts, {staged + count, {0, at}, length});
           count += length;
         });
-        if (parts.size() == 1) s.sends.push_back({m.peer, parts[0].from, count, false});
+        if (parts.size() == 1) s.sends.push_back({m.peer, parts[0].from.at, count, false});
         else if (count > 0) {
           s.pack.insert(s.pack.end(), parts.begin(), parts.end());
           s.sends.push_back({m.peer, staged, count, true});
@@ -151,7 +178,8 @@ class bound_schedule {
       }
       prepare_receives(round, s, staged);
       if (s.sends.empty() && s.receives.empty()) continue;  // nothing but empty blocks
-      if (staging_.size() < staged) staging_.resize(staged);
+      s.in_place = !writes_what_it_sends(s);
+      staged_ = std::max(staged_, staged);
       most_sends = std::max(most_sends, s.sends.size());
       most_receives = std::max(most_receives, s.receives.size());
       steps.push_back(std::move(s));
@@ -159,59 +187,97 @@ class bound_schedule {
     sends_.reserve(most_sends), receives_.reserve(most_receives);
   }
 
-  // What arrives is added in rank order with one's own value in its place: the lower ranks' sum grows in the staging
-  // buffer and is added to v, then the higher ranks' values are, one by one.
+  static bool writes_what_it_sends(const step& s) {
+    for (const auto& w : s.sends)
+      for (const auto* list : {&s.add, &s.unpack})
+        for (const auto& c : *list)
+          if (!w.staged && w.at < c.to + c.count && c.to < w.at + w.count) return true;
+    return false;
+  }
+
+  // What arrives is added in rank order with one's own value in its place: the lower ranks' sum (of two and more, it
+  // grows in the staging buffer) is added to v, then the higher ranks' values are, one by one.
   [[gnu::cold]] void prepare_receives(const allreduce::plan_round& round, step& s, std::size_t& staged) {
     const int me = world_->rank();
-    auto lower = std::vector<std::ptrdiff_t>(static_cast<std::size_t>(blocks_), -1);  // where a block's lower sum is
-    std::vector<stretch> lower_sums, higher;
+    constexpr int none = -2;
+    auto lower = std::vector<place>(static_cast<std::size_t>(blocks_), place{none, 0});  // where a block's lower sum is
+    std::vector<stretch> higher;
     for (const auto& m : round.receives) {
-      std::vector<stretch> copies, sums;  // joined within a message only: one message's sum is the next one's term
+      std::vector<stretch> copies;
+      const int message = static_cast<int>(s.receives.size());
       std::size_t count = 0;
       bool adds = false;
       for (const auto& p : m.pieces) adds |= p.then == allreduce::on_receive::add;
       each_block(m, [&](int b, std::size_t at, std::size_t length, allreduce::on_receive then) {
-        const auto from = staged + count;
-        auto& sum = lower[static_cast<std::size_t>(b)];
+        const place from{message, count};
+        place& sum = lower[static_cast<std::size_t>(b)];
         if (then == allreduce::on_receive::replace) join(copies, {at, from, length});
         else if (m.peer > me) join(higher, {at, from, length});
+        else if (sum.message == none) sum = from;
         else {
-          if (sum >= 0) join(sums, {from, static_cast<std::size_t>(sum), length, true});
-          sum = static_cast<std::ptrdiff_t>(from);
+          s.subtotals.push_back({staged + count, from, sum, length});
+          sum = {in_staging, staged + count};
         }
         count += length;
       });
       if (count == 0) continue;
-      lower_sums.insert(lower_sums.end(), sums.begin(), sums.end());
+      s.unpack.insert(s.unpack.end(), copies.begin(), copies.end());
       if (!adds && copies.size() == 1) {
         s.receives.push_back({m.peer, copies[0].to, count, false});  // straight into its place
         continue;
       }
       s.receives.push_back({m.peer, staged, count, true});
-      s.unpack.insert(s.unpack.end(), copies.begin(), copies.end());
       staged += count;
     }
-    s.add = std::move(lower_sums);
     for (int b = 0; b < blocks_; ++b)
-      if (const auto sum = lower[static_cast<std::size_t>(b)]; sum >= 0)
-        join(s.add, {start(b), static_cast<std::size_t>(sum), start(b + 1) - start(b)});
+      if (const place sum = lower[static_cast<std::size_t>(b)]; sum.message != none)
+        join(s.add, {start(b), sum, start(b + 1) - start(b)});
     for (const auto& h : higher) join(s.add, h);
   }
 
   template <class U>
   void play(const std::vector<step>& steps, U* v) {
-    U* const staging = reinterpret_cast<U*>(staging_.data());  // of another type than T: bytes that are only copied
-    for (const step& s : steps) {
-      for (const auto& c : s.pack) std::memcpy(staging + c.to, v + c.from, c.count * sizeof(U));
-      sends_.clear(), receives_.clear();
-      for (const auto& w : s.sends) sends_.push_back({w.peer, (w.staged ? staging : v) + w.at, w.count * sizeof(U)});
-      for (const auto& w : s.receives)
-        receives_.push_back({w.peer, (w.staged ? staging : v) + w.at, w.count * sizeof(U)});
-      world_->exchange(sends_, receives_);
-      if constexpr (std::is_same_v<U, T>)
-        for (const auto& a : s.add) add((a.to_staging ? staging : v) + a.to, staging + a.from, a.count);
-      for (const auto& c : s.unpack) std::memcpy(v + c.to, staging + c.from, c.count * sizeof(U));
+    const step* at = nullptr;
+    try {
+      for (const step& s : steps) play(*(at = &s), v);
+    } catch (const peer_lost& e) {
+      throw peer_lost(text(e.what(), ", in round ", at->round, " of the ",
+                           &steps == &gather_ ? "all-gather" : "reduction", " of ", n_, " elements"));
     }
+  }
+
+  template <class U>
+  void play(const step& s, U* v) {
+    U* const staging = reinterpret_cast<U*>(staging_.data());  // of another type than T: bytes that are only copied
+    for (const auto& c : s.pack) std::memcpy(staging + c.to, v + c.from.at, c.count * sizeof(U));
+    sends_.clear(), receives_.clear();
+    for (const auto& w : s.sends) sends_.push_back({w.peer, (w.staged ? staging : v) + w.at, w.count * sizeof(U)});
+    for (const auto& w : s.receives)
+      receives_.push_back({w.peer, (w.staged ? staging : v) + w.at, w.count * sizeof(U)});
+    if constexpr (in_place_communicator<World>)
+      if (s.in_place) {
+        world_->exchange(sends_, std::span<incoming>(receives_), [&] { take_in(s, v, staging); });
+        return;
+      }
+    world_->exchange(sends_, std::span<const incoming>(receives_));
+    take_in(s, v, staging);
+  }
+
+  // Adds and copies what has arrived; receives_ says where it lies.
+  template <class U>
+  void take_in(const step& s, U* v, U* staging) const {
+    const auto at = [&](const place& p) -> const U* {
+      if (p.message == in_staging) return staging + p.at;
+      return static_cast<const U*>(receives_[static_cast<std::size_t>(p.message)].data) + p.at;
+    };
+    if constexpr (std::is_same_v<U, T>) {
+      for (const auto& t : s.subtotals)
+        if (at(t.term) == staging + t.to) add(staging + t.to, at(t.sum), t.count);
+        else add(staging + t.to, at(t.term), at(t.sum), t.count);
+      for (const auto& a : s.add) add(v + a.to, at(a.from), a.count);
+    }
+    for (const auto& c : s.unpack)
+      if (at(c.from) != v + c.to) std::memcpy(v + c.to, at(c.from), c.count * sizeof(U));
   }
 
   World* world_;
@@ -220,7 +286,8 @@ class bound_schedule {
   bool scattered_;
   element_range mine_{};
   std::vector<step> reduce_, gather_;
-  std::vector<T> staging_;
+  std::size_t staged_ = 0;  // elements that the staging buffer needs
+  buffer<T> staging_;
   std::vector<outgoing> sends_;
   std::vector<incoming> receives_;
 };

@@ -1,8 +1,9 @@
 /// Ranks as threads of one process: run(4, [](auto& world) { ... }) runs the body on four ranks that share a post
 /// office.
 ///
-/// A message is copied once, by its receiver, straight from the sender's memory. Waiting is polling. What ranks share
-/// is the post office and whatever read-only data the body captures; models, policies and buffers are each rank's own.
+/// A message is copied once, by its receiver, straight from the sender's memory, or added from there without a copy, by
+/// a bound allreduce. Waiting is polling. What ranks share is the post office and whatever read-only data the body
+/// captures; models, policies and buffers are each rank's own.
 #pragma once
 
 #include <atomic>
@@ -122,23 +123,27 @@ class world {
 
   /// See communicator. One copy of each message, by its receiver. No allocation.
   void exchange(std::span<const outgoing> sends, std::span<const incoming> receives) {
-    exchange(sends, receives, [](const incoming& r, const void* data) {
-      if (r.bytes != 0) std::memcpy(r.data, data, r.bytes);
-    });
-  }
-
-  /// The same with `use(receive, data)` in place of the copy: data is the sender's own memory, and stays as it is until
-  /// use returns, which must not throw. Called for one receive after the other, in the order given.
-  template <class Use>
-  void exchange(std::span<const outgoing> sends, std::span<const incoming> receives, Use use) {
     posted_messages posted{*this, sends};
     for (const outgoing& s : sends) posted.post(s);
-    for (const incoming& r : receives) take(r, use);
-    for (const outgoing& s : sends) {
-      const auto& state = office_.between(rank_, s.to).state;
-      await([&] { return state.load(std::memory_order_acquire) == detail::slot::empty; }, s.to, s.bytes, "to take");
+    for (const incoming& r : receives) {
+      taken_messages taken(*this, {&r, 1});
+      const void* const data = taken.take(r);
+      if (r.bytes != 0) std::memcpy(r.data, data, r.bytes);
     }
-    posted.count = 0;
+    await_taken(posted);
+  }
+
+  /// See in_place_communicator: no copy at all, receives[i].data becomes the sender's own memory. work must not throw.
+  template <class Work>
+  void exchange(std::span<const outgoing> sends, std::span<incoming> receives, Work work) {
+    posted_messages posted{*this, sends};
+    for (const outgoing& s : sends) posted.post(s);
+    {
+      taken_messages taken(*this, receives);
+      for (incoming& r : receives) r.data = const_cast<void*>(taken.take(r));
+      work();
+    }
+    await_taken(posted);
   }
 
   /// The post office's own allreduce: every rank adds its block straight from the others' vectors.
@@ -177,8 +182,27 @@ class world {
             " to exchange messages with");
   }
 
-  template <class Use>
-  void take(const incoming& r, Use& use) {
+  // Messages that have come, and that their senders leave as they are until this goes.
+  struct taken_messages {
+    world& self;
+    std::span<const incoming> receives;
+    std::size_t count = 0;
+    taken_messages(world& w, std::span<const incoming> all) : self(w), receives(all) {}
+    taken_messages(const taken_messages&) = delete;
+    const void* take(const incoming& r) {
+      auto& box = self.claim(r);
+      ++count;
+      require(box.bytes == r.bytes, "rank ", self.rank_, ": rank ", r.from, " sent ", box.bytes, " bytes where ",
+              r.bytes, " were expected; do all ranks make the same calls?");
+      return box.data;
+    }
+    ~taken_messages() {
+      for (const incoming& r : receives.first(count))
+        self.office_.between(r.from, self.rank_).state.store(detail::slot::empty, std::memory_order_release);
+    }
+  };
+
+  detail::slot& claim(const incoming& r) {
     check_peer(r.from);
     auto& box = office_.between(r.from, rank_);
     const auto taken = [&] {
@@ -188,11 +212,15 @@ class world {
                                                std::memory_order_relaxed);
     };
     await(taken, r.from, r.bytes, "to send");
-    const std::size_t bytes = box.bytes;
-    if (bytes == r.bytes) use(r, box.data);
-    box.state.store(detail::slot::empty, std::memory_order_release);
-    require(bytes == r.bytes, "rank ", rank_, ": rank ", r.from, " sent ", bytes, " bytes where ", r.bytes,
-            " were expected; do all ranks make the same calls?");
+    return box;
+  }
+
+  void await_taken(posted_messages& posted) {
+    for (const outgoing& s : posted.sends) {
+      const auto& state = office_.between(rank_, s.to).state;
+      await([&] { return state.load(std::memory_order_acquire) == detail::slot::empty; }, s.to, s.bytes, "to take");
+    }
+    posted.count = 0;
   }
 
   template <class Ready>
@@ -217,7 +245,7 @@ class world {
   int rank_;
   patience patience_;
 };
-static_assert(communicator<world>);
+static_assert(in_place_communicator<world>);
 
 /// What world::native gives; see bound_schedule for its members. One round each way: every rank adds its shard straight
 /// from the others' vectors, in rank order, and copies theirs.
@@ -226,14 +254,14 @@ class native_allreduce {
  public:
   native_allreduce(world& w, std::size_t n) : world_(&w) {
     for (int r = 0; r <= w.size(); ++r) starts_.push_back(allreduce::block_start(n, w.size(), r));
-    if (w.rank() > 0) lower_.resize(mine().count);
+    if (w.rank() > 1) lower_.resize(mine().count);
   }
   element_range mine() const { return shard(world_->rank()); }
   static constexpr bool scattered() { return true; }
 
   void reduce(T* v) {
     const auto [first, count] = mine();
-    const int me = world_->rank(), last_lower = me - 1;
+    const int me = world_->rank();
     sends_.clear(), receives_.clear();
     for (int r = 0; r < world_->size(); ++r) {
       const auto theirs = shard(r);
@@ -243,12 +271,16 @@ class native_allreduce {
     }
     T *const own = v + first, *const lower = lower_.data();
     const std::size_t n = count;
-    world_->exchange(sends_, receives_, [=](const incoming& r, const void* data) {
-      const T* theirs = static_cast<const T*>(data);
-      if (r.from > me) return add(own, theirs, n);
-      if (r.from == 0) std::memcpy(lower, theirs, n * sizeof(T));
-      else add(lower, theirs, n);
-      if (r.from == last_lower) add(own, lower, n);
+    world_->exchange(sends_, std::span<incoming>(receives_), [&] {
+      const auto theirs = [&](std::size_t i) { return static_cast<const T*>(receives_[i].data); };
+      const std::size_t all = n > 0 ? receives_.size() : 0, below = n > 0 ? static_cast<std::size_t>(me) : 0;
+      if (below == 1) add(own, theirs(0), n);
+      if (below > 1) {
+        add(lower, theirs(0), theirs(1), n);
+        for (std::size_t i = 2; i < below; ++i) add(lower, theirs(i), n);
+        add(own, lower, n);
+      }
+      for (std::size_t i = below; i < all; ++i) add(own, theirs(i), n);
     });
   }
 
@@ -275,7 +307,7 @@ class native_allreduce {
   }
   world* world_;
   std::vector<std::size_t> starts_;
-  std::vector<T> lower_;  // the sum of the lower ranks' shards
+  std::vector<T> lower_;  // the sum of the lower ranks' shards, where there are two and more
   std::vector<outgoing> sends_;
   std::vector<incoming> receives_;
 };

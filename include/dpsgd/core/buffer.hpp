@@ -6,6 +6,7 @@
 #include <memory>
 #include <new>
 #include <type_traits>
+#include <utility>
 
 #include "dpsgd/core/view.hpp"
 
@@ -23,9 +24,13 @@ class buffer {
  public:
   buffer() = default;
   explicit buffer(std::size_t size)
-      : data_(size ? static_cast<T*>(::operator new(size * sizeof(T), alignment)) : nullptr), size_(size) {
+      : data_(size ? static_cast<T*>(::operator new(size * sizeof(T), alignment)) : nullptr, release{}), size_(size) {
     std::fill_n(data_.get(), size, T{});
   }
+  /// Over `size` zeroed elements from elsewhere, which are given back as `memory` says: see make_buffer in comm/.
+  buffer(std::shared_ptr<T[]> memory, std::size_t size) : data_(std::move(memory)), size_(size) {}
+  buffer(buffer&&) noexcept = default;
+  buffer& operator=(buffer&&) noexcept = default;
 
   T* data() const { return data_.get(); }
   std::size_t size() const { return size_; }
@@ -36,7 +41,7 @@ class buffer {
   operator vector_view<const T>() const { return {data(), size_}; }
 
  private:
-  std::unique_ptr<T[], release> data_;
+  std::shared_ptr<T[]> data_;  // nobody else's: shared, because that keeps how it is given back
   std::size_t size_ = 0;
 };
 

@@ -16,6 +16,7 @@
 #define OMPI_SKIP_MPICXX 1
 #define MPICH_SKIP_MPICXX 1
 #include <mpi.h>
+#include <sys/random.h>
 
 #include <algorithm>
 #include <array>
@@ -25,6 +26,7 @@
 #include <cstring>
 #include <exception>
 #include <limits>
+#include <memory>
 #include <span>
 #include <string>
 #include <type_traits>
@@ -34,6 +36,8 @@
 #include "dpsgd/comm/communicator.hpp"
 #include "dpsgd/comm/execute.hpp"
 #include "dpsgd/comm/waiting.hpp"
+#include "dpsgd/core/buffer.hpp"
+#include "dpsgd/mpi/shared_memory.hpp"
 
 namespace dpsgd::mpi {
 
@@ -146,20 +150,49 @@ class world {
 
   /// See communicator.
   void exchange(std::span<const outgoing> sends, std::span<const incoming> receives) {
-    requests_.clear(), messages_.clear();
-    for (const incoming& r : receives) post(r.from, r.data, r.bytes, true);
-    for (const outgoing& s : sends) post(s.to, const_cast<void*>(s.data), s.bytes, false);
-    wait("exchange");
-    for (std::size_t i = 0; i < requests_.size() && messages_[i].receives; ++i) {
-      int bytes = 0;
-      check(MPI_Get_count(&statuses_[i], MPI_BYTE, &bytes), "MPI_Get_count");
-      if (static_cast<std::size_t>(bytes) != messages_[i].bytes) {
-        give_up_the_job();
-        fail("rank ", rank_, ": rank ", messages_[i].peer, " sent ", bytes, " bytes where ", messages_[i].bytes,
-             " were expected; do all ranks make the same calls?");
-      }
-    }
+    arrived_.assign(receives.begin(), receives.end());
+    exchange(sends, std::span<incoming>(arrived_), [&] {
+      for (std::size_t i = 0; i < receives.size(); ++i)
+        if (arrived_[i].data != receives[i].data) std::memcpy(receives[i].data, arrived_[i].data, receives[i].bytes);
+    });
   }
+
+  /// See in_place_communicator. Read in place are messages of 16 KiB to 1 GiB between ranks of one host that lie in
+  /// what make_buffer gave their sender. (Shorter ones MPI moves faster.)
+  template <class Work>
+  void exchange(std::span<const outgoing> sends, std::span<incoming> receives, Work work) {
+    requests_.clear(), messages_.clear(), notices_.clear(), answers_.clear();
+    for (const outgoing& s : sends) check_peer(s.to);
+    for (const incoming& r : receives) check_peer(r.from);
+    for (incoming& r : receives) post(r.from, r.data, r.bytes, &r);
+    notices_.reserve(sends.size());  // they stay where they are while they are sent
+    std::atomic_thread_fence(std::memory_order_release);
+    for (const outgoing& s : sends) {
+      detail::notice where;
+      if (in_place(s.to, s.bytes) && own_->find(s.data, s.bytes, where)) {
+        notices_.push_back(where);
+        post_notice(s.to, s.bytes);
+      } else post(s.to, const_cast<void*>(s.data), s.bytes, nullptr);
+    }
+    wait("exchange");
+    std::atomic_thread_fence(std::memory_order_acquire);
+    for (std::size_t i = 0; i < requests_.size() && messages_[i].receive; ++i) arrive(statuses_[i], messages_[i]);
+    work();
+    if (!notices_.empty() || !answers_.empty()) answer(sends);
+  }
+
+  /// n elements of T, all zero, that the other ranks of this host can read in place; ordinary memory where they cannot
+  /// or where no message of it would be long enough. May outlive this world. Each costs a file descriptor. Throws
+  /// dpsgd::error when there is no memory to be had.
+  template <class T>
+  buffer<T> make_buffer(std::size_t n) {
+    return shares_memory() && n >= least_in_place / sizeof(T) ? detail::shared_buffer<T>(own_, n) : buffer<T>(n);
+  }
+  /// Whether make_buffer gives memory that the other ranks of this host read in place: there are others, the system
+  /// lets them (they must see each other's /proc; in containers of their own they do not), and it is wanted.
+  bool shares_memory() const { return shares_ && wanted_; }
+  /// Whether what make_buffer gives from now on is to be read in place; true at first. This rank's alone to say.
+  void share_memory(bool wanted) { wanted_ = wanted; }
 
   /// MPI's own reduce-scatter and all-gather, bound to vectors of n elements: see native_allreduce.
   template <class T>
@@ -179,8 +212,11 @@ class world {
   struct message {
     int peer;
     std::size_t bytes;
-    bool receives;
+    incoming* receive;  // what it is the answer to, or null: a message of ours
+    const char* what;   // the peer is to do
   };
+  enum tag : int { message_tag, answer_tag };
+  static constexpr std::size_t least_in_place = std::size_t{16} << 10, most_at_once = std::size_t{1} << 30;
 
   [[gnu::cold]] void begin(int* argc, char*** argv) {
     int begun = 0, ended = 0;
@@ -207,9 +243,12 @@ class world {
       host_of_.resize(static_cast<std::size_t>(size_));
       check(MPI_Allgather(&lowest, 1, MPI_INT, host_of_.data(), 1, MPI_INT, communicator_), "MPI_Allgather");
     }
+    if (here > 1) find_out_whether_memory_is_shared(host);
     check(MPI_Comm_free(&host), "MPI_Comm_free");
-    patience_.spins = here > cores() ? 0 : 30;  // a poll of MPI takes a tenth of a microsecond
-    patience_.nap_after = 0.05;                 // MPI moves large messages while it is polled
+    // A poll of MPI takes a tenth of a microsecond. Ranks that move long vectors are apart by tens of them, and whoever
+    // gives his core away where others want it gets it back milliseconds later.
+    patience_.spins = here > cores() ? 0 : 1000;
+    patience_.nap_after = 0.05;  // MPI moves large messages while it is polled
     std::set_terminate(detail::terminate);
   }
 
@@ -222,23 +261,111 @@ class world {
     detail::abort_at_exit();
   }
 
-  void post(int peer, void* data, std::size_t bytes, bool receives) {
+  // Every rank of a host maps a page of its neighbour's and looks for the number that the neighbour says is there. One
+  // that fails to, fails all: then nobody shares.
+  [[gnu::cold]] void find_out_whether_memory_is_shared(MPI_Comm host) {
+    struct news {
+      detail::notice where;
+      std::uint64_t number;
+    };
+    int me = 0, here = 0, good = 0;
+    check(MPI_Comm_rank(host, &me), "MPI_Comm_rank");
+    check(MPI_Comm_size(host, &here), "MPI_Comm_size");
+    std::vector<news> of(static_cast<std::size_t>(here));
+    news mine{};
+    buffer<std::uint64_t> page;
+    try {
+      page = detail::shared_buffer<std::uint64_t>(own_, 1);
+      if (::getrandom(page.data(), sizeof(std::uint64_t), 0) == sizeof(std::uint64_t))
+        good = own_->find(page.data(), sizeof(std::uint64_t), mine.where);
+      mine.number = page[0];
+    } catch (const error&) {
+    }
+    check(MPI_Allgather(&mine, sizeof mine, MPI_BYTE, of.data(), sizeof mine, MPI_BYTE, host), "MPI_Allgather");
+    const news& neighbour = of[static_cast<std::size_t>((me + 1) % here)];
+    try {
+      detail::peer_memory view;
+      if (good) good = std::memcmp(view.at(neighbour.where), &neighbour.number, sizeof(std::uint64_t)) == 0;
+    } catch (const error&) {
+      good = 0;
+    }
+    check(MPI_Allreduce(MPI_IN_PLACE, &good, 1, MPI_INT, MPI_MIN, host), "MPI_Allreduce");
+    shares_ = good != 0;
+    if (shares_) peers_.resize(static_cast<std::size_t>(size_));
+  }
+
+  void check_peer(int peer) const {
     require(peer >= 0 && peer < size_ && peer != rank_, "rank ", rank_, ": there is no rank ", peer,
             " to exchange messages with");
+  }
+
+  bool in_place(int peer, std::size_t bytes) const {
+    return shares_ && bytes >= least_in_place && bytes <= most_at_once && near(peer);
+  }
+
+  // receive: null for a message of ours.
+  void post(int peer, void* data, std::size_t bytes, incoming* receive) {
     // Both ends cut alike. MPI counts in int; and to another host a longer message asks first whether it may come, and
     // waits for the answer behind what comes the other way: docs/decisions/messages-by-copy.md.
-    const std::size_t most = near(peer) ? std::size_t{1} << 30 : std::size_t{60} << 10;
+    const std::size_t most = near(peer) ? most_at_once : std::size_t{60} << 10;
     for (std::size_t done = 0; done == 0 || done < bytes;) {
       const std::size_t part = std::min(bytes - done, most);
       void* const from = bytes == 0 ? nullptr : static_cast<char*>(data) + done;
       MPI_Request request = MPI_REQUEST_NULL;
       const int count = static_cast<int>(part);
-      if (receives) check(MPI_Irecv(from, count, MPI_BYTE, peer, 0, communicator_, &request), "MPI_Irecv");
-      else check(MPI_Isend(from, count, MPI_BYTE, peer, 0, communicator_, &request), "MPI_Isend");
-      requests_.push_back(request), messages_.push_back({peer, part, receives});
+      if (receive) check(MPI_Irecv(from, count, MPI_BYTE, peer, message_tag, communicator_, &request), "MPI_Irecv");
+      else check(MPI_Isend(from, count, MPI_BYTE, peer, message_tag, communicator_, &request), "MPI_Isend");
+      requests_.push_back(request), messages_.push_back({peer, part, receive, receive ? "send" : "take"});
       done += part;
       if (bytes == 0) break;
     }
+  }
+
+  void post_notice(int peer, std::size_t bytes) {
+    MPI_Request request = MPI_REQUEST_NULL;
+    check(MPI_Isend(&notices_.back(), sizeof(detail::notice), MPI_BYTE, peer, message_tag, communicator_, &request),
+          "MPI_Isend");
+    requests_.push_back(request), messages_.push_back({peer, bytes, nullptr, "read"});
+  }
+
+  // What has come for a receive: the message or, in its place, a notice of where it can be read.
+  void arrive(const MPI_Status& status, const message& m) {
+    int count = 0;
+    check(MPI_Get_count(&status, MPI_BYTE, &count), "MPI_Get_count");
+    auto bytes = static_cast<std::size_t>(count);
+    detail::notice where{};
+    if (shares_ && near(m.peer) && bytes == sizeof where) std::memcpy(&where, m.receive->data, sizeof where);
+    if (where.mark == detail::notice::marked) {
+      bytes = where.bytes;
+      if (bytes == m.bytes) {
+        m.receive->data = const_cast<void*>(peers_[static_cast<std::size_t>(m.peer)].at(where));
+        answers_.push_back(m.peer);
+      }
+    }
+    if (bytes == m.bytes) return;
+    give_up_the_job();
+    fail("rank ", rank_, ": rank ", m.peer, " sent ", bytes, " bytes where ", m.bytes,
+         " were expected; do all ranks make the same calls?");
+  }
+
+  // Says that what was read in place has been read, and waits until that is said of all notices of ours.
+  void answer(std::span<const outgoing> sends) {
+    std::atomic_thread_fence(std::memory_order_release);
+    requests_.clear(), messages_.clear();
+    for (const outgoing& s : sends) {
+      detail::notice unused;
+      if (!in_place(s.to, s.bytes) || !own_->find(s.data, s.bytes, unused)) continue;
+      MPI_Request request = MPI_REQUEST_NULL;
+      check(MPI_Irecv(nullptr, 0, MPI_BYTE, s.to, answer_tag, communicator_, &request), "MPI_Irecv");
+      requests_.push_back(request), messages_.push_back({s.to, s.bytes, nullptr, "read"});
+    }
+    for (const int peer : answers_) {
+      MPI_Request request = MPI_REQUEST_NULL;
+      check(MPI_Isend(nullptr, 0, MPI_BYTE, peer, answer_tag, communicator_, &request), "MPI_Isend");
+      requests_.push_back(request), messages_.push_back({peer, 0, nullptr, "take"});
+    }
+    wait("exchange");
+    std::atomic_thread_fence(std::memory_order_acquire);
   }
 
   void wait(const char* what) {
@@ -267,9 +394,8 @@ class world {
       MPI_Test(&requests_[i], &done, MPI_STATUS_IGNORE);
       if (done) continue;
       const auto& m = messages_[i];
-      pending +=
-          text(pending.empty() ? "" : ", ", "rank ", m.peer, m.receives ? " to send " : " to take ", m.bytes, " bytes");
-      if (m.receives) MPI_Cancel(&requests_[i]);  // nothing may arrive in memory that is about to go
+      pending += text(pending.empty() ? "" : ", ", "rank ", m.peer, " to ", m.what, " ", m.bytes, " bytes");
+      if (m.receive) MPI_Cancel(&requests_[i]);  // nothing may arrive in memory that is about to go
       MPI_Request_free(&requests_[i]);
     }
     if (pending.empty()) pending = text("the other ranks in ", what);
@@ -288,8 +414,15 @@ class world {
   std::vector<MPI_Request> requests_;
   std::vector<message> messages_;  // what each request is, receives first; empty for MPI's own collectives
   std::vector<MPI_Status> statuses_;
+  std::vector<incoming> arrived_;
+  // Of messages that are read in place.
+  bool shares_ = false, wanted_ = true;
+  std::shared_ptr<detail::own_memory> own_ = std::make_shared<detail::own_memory>();
+  std::vector<detail::peer_memory> peers_;  // of each rank
+  std::vector<detail::notice> notices_;     // sent in this exchange
+  std::vector<int> answers_;                // to be sent at its end: to whom
 };
-static_assert(communicator<world>);
+static_assert(in_place_communicator<world>);
 
 /// MPI_Ireduce_scatter and MPI_Iallgatherv; see bound_schedule for the members. (MPI does not promise the same bits of
 /// MPI_Allreduce on all ranks; of a sum that has one owner and is copied, it does.) Non-blocking, so that the deadline

@@ -170,8 +170,8 @@ class training_run {
         size_(model.parameters().size()),
         expected_batch_(cast.sampling.expected_batch(data.all())),
         vector_(bind<value_type>(cast.allreduce, cast.world, size_ + extra + 1)),
-        sum_(size_ + extra + 1),
-        parameters_(size_ + extra + 1),
+        sum_(make_buffer<value_type>(cast.world, size_ + extra + 1)),
+        parameters_(make_buffer<float>(cast.world, size_ + extra + 1)),
         weights_(model.shapes()),
         clipped_sum_(cast.backend, model, tile_rows(model)) {
     for (std::size_t k = 0; k < moments_.size(); ++k) {
