@@ -121,7 +121,10 @@ dpsgd::mlp make_model(const settings& asked, const dpsgd::schema& columns) {
       break;
   }
   widths.push_back(options.loss->outputs(columns.classes()));
-  return dpsgd::mlp(widths, options);
+  dpsgd::mlp model(widths, options);
+  if (asked.hidden.empty())  // convex: no symmetry to break, and what is random at the start is one more noise
+    for (auto& w : model.parameters()) w = 0;
+  return model;
 }
 
 /// What must be the same in a checkpoint and in the run that resumes it: all that the claim and the test set hang on.
