@@ -1,7 +1,7 @@
 """Accuracy at equal epsilon: our best recipe, our defaults, Opacus as its example has it, and DP logistic regression.
 
 A *cell* is a data set and an epsilon; delta is train_mlp's rule, the largest power of ten below 1 / records. In every repeat
-(four times as many where records are few) another fifth of the file's rows, drawn by row number, is held back. All train on
+(twice as many where records are few) another fifth of the file's rows, drawn by row number, is held back. All train on
 the same rows of the other side and are tested on all that were held back, with the features of examples/pums.schema.json
 that our reader writes down for them.
 
@@ -9,16 +9,17 @@ that our reader writes down for them.
   network (64-64) where it has no more parameters than advised, else a linear model.
 - ours, defaults: train_mlp where nothing is said.
 - Opacus: its example for census data (examples/adult_income.py of its repository): one hidden layer of 32, SGD at 0.15,
-  batch 256, 10 epochs, clip 1, Poisson sampling; noise by make_private_with_epsilon and its PRV accountant, within a
-  thousandth of epsilon (its default, 0.01, would cost it noise where epsilon is small).
+  batch 256, 10 epochs, clip 1, Poisson sampling. Its noise is what our accountant finds for that: by its own (PRV, within
+  0.01) it would spend 0.04 of 0.05, and be less accurate for it.
 - DP logistic regression: gradient descent from zero on all records, each one's gradient clipped to 1, 100 steps of Gaussian
   noise; the rate is 0.3 up to 5,000 records and 1 above: the best of 0.1 to 3 for it, on synthetic records of that many.
 
 What each of them really did (its sampling rate, noise and steps) goes through our PLD accountant: an epsilon above the one
-that is asked for, or a tenth below, is no row but a finding.
+that is asked for, or more than 1 % below, is no row but a finding.
 """
 import array
 import json
+import math
 import random
 import subprocess
 import sys
@@ -45,7 +46,7 @@ def points(quick, csv=None):
         return
     for rows in (FEW, None) if csv else ():
         for epsilon in (0.05, 0.1, 0.2, 1):
-            yield {"data": Path(csv).stem, "rows": rows, "epsilon": epsilon, "times": 4 if rows else 1}  # few: quick, noisy
+            yield {"data": Path(csv).stem, "rows": rows, "epsilon": epsilon, "times": 2 if rows else 1}  # few: quick, noisy
     for epsilon in (0.1, 1):
         yield {"data": "synthetic", "rows": SYNTHETIC, "epsilon": epsilon}
 
@@ -100,19 +101,22 @@ def sides(told, options, tools):
     for name in ("advised", "defaults"):
         yield f"ours, {'as advised' if name == 'advised' else name}", [sys.executable, "-B", str(HERE / "accuracy.py"), name,
                                                                      *tools.words(own)]
-    yield "Opacus", tools.python("torch", "accuracy_peers.py", "opacus", told)
-    steps = 100
-    keys = {"accountant": "pld", "rate": 1, "steps": steps, "delta": told["delta"], "target": told["epsilon"]}
-    noise = ask(tools.ours("accounting", keys))["value"]
-    keys = {**told, "noise": noise, "steps": steps, "learning_rate": 0.3 if told["train_rows"] <= 5000 else 1}
-    yield "DP logistic regression", tools.python("torch", "accuracy_peers.py", "logistic", keys)
+    for name, function, how in (
+        ("Opacus", "opacus", {"batch": 256, "epochs": 10, "learning_rate": 0.15}),
+        ("DP logistic regression", "logistic", {"batch": told["train_rows"], "epochs": 100,
+                                                "learning_rate": 0.3 if told["train_rows"] <= 5000 else 1}),
+    ):
+        a_round = math.ceil(told["train_rows"] / how["batch"])  # the steps of an epoch, as Opacus counts them
+        keys = {"accountant": "pld", "rate": 1 / a_round, "steps": a_round * how["epochs"], "delta": told["delta"]}
+        noise = ask(tools.ours("accounting", {**keys, "target": told["epsilon"]}))["value"]
+        yield name, tools.python("torch", "accuracy_peers.py", function, {**told, **how, "noise": noise})
 
 
 def judge(point, answer, tools):
     """What is wrong with what it spent, in words, or None; the answer gets its epsilon by our accountant."""
     keys = {"accountant": "pld", **{k: answer[k] for k in ("rate", "noise", "steps")}, "delta": point["delta"]}
     answer["epsilon"] = ask(tools.ours("accounting", keys))["value"]
-    if not 0.9 * point["epsilon"] <= answer["epsilon"] <= 1.001 * point["epsilon"]:
+    if not 0.99 * point["epsilon"] <= answer["epsilon"] <= 1.001 * point["epsilon"]:
         return f"it spends epsilon {answer['epsilon']:.4g} where {point['epsilon']} is asked for"
     if not 0 <= answer["accuracy"] <= 1:
         return f"its accuracy is {answer['accuracy']}"
