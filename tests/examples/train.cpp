@@ -291,7 +291,8 @@ TEST_CASE("adam that corrects for noise, and averages of the parameters, make an
   auto linear = task.train({"--steps", "1", "--learning-rate", "1e-9", "--save", task / "linear"});
   *(std::find(linear.begin(), linear.end(), "--hidden") + 1) = "0";
   REQUIRE(run(task, linear).status == 0);
-  for (const float w : dpsgd::load_model(task / "linear").model.parameters()) CHECK(std::abs(w) < 1e-8f);
+  const auto loaded = dpsgd::load_model(task / "linear").model;
+  for (const float w : loaded.parameters()) CHECK(std::abs(w) < 1e-8f);
 }
 
 TEST_CASE("stopped by SIGTERM, and resumed: the bits of the run that was not stopped") {
