@@ -34,7 +34,7 @@ ENVIRONMENTS = ("torch",)
 NOTES = {}
 HERE = Path(__file__).resolve().parent
 SCHEMA = reading.ROOT / "examples/pums.schema.json"
-SYNTHETIC = 200_000  # records: of 1.2 million Opacus would take hours
+SYNTHETIC = 200_000  # records: with 1.2 million Opacus would take most of an hour
 FEW = 2_000
 NETWORK = (64, 64)
 
@@ -240,7 +240,8 @@ def tables(rows):
     made = []
     for title, group in grouped.items():
         point = group[0]["point"]
-        made.append(Table(f"{title}: about {point['records']:,} to train on, delta {point['delta']:g}", group))
+        repeats = 1 + max(r["repeat"] for r in group)
+        made.append(Table(f"{title}: about {point['records']:,} to train on, delta {point['delta']:g}; {repeats} repeats", group))
     return made
 
 

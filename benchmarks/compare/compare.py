@@ -401,6 +401,8 @@ def main(arguments=None):
         parser.error(f"--csv: there is no file {options.csv}")
 
     options.command = "benchmarks/compare/run.sh " + " ".join(arguments or sys.argv[1:])
+    if options.csv:  # by its name: where it lies is nobody's business
+        options.command = options.command.replace(options.csv, Path(options.csv).name)
     tools = Tools(options.folder, options.build, 0.05 if options.quick else 0.2)
     return run([importlib.import_module(name) for name in options.parts or PARTS], options, tools)
 

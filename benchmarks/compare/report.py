@@ -1,6 +1,7 @@
 """The tables of results.jsonl: Markdown (tables.md), and one self-contained HTML page (page.html).
 
-    report.py FILE [--docs docs/performance.md]     also puts the tables between the two marks in that document
+    report.py FILE [--docs docs/performance.md --parts training,whole]     also puts the tables between the two marks in
+                                                                           that document; of all parts, or of some
 
 Of every part the latest run stands there. A cell is the median time of theirs and the median of theirs / ours over the
 repeats, which ran side by side, with least and most. The noise floor of a table is the largest ratio of ours to ours in
@@ -115,10 +116,10 @@ def tables(part, rows):
 
 def caption(run, rows):
     m = run["machine"]
-    repeats = 1 + max((r.get("repeat", 0) for r in rows), default=0)
+    repeats = 1 + max((r["repeat"] for r in rows if r["status"] == "measured"), default=-1)
     others = [r["cores"] for r in rows if r["status"] == "others"]
     words = [f"{run['run'][:16].replace('T', ' ')} UTC, {m['processor']}, {m['cores']} cores, {m['memory_gib']} GiB, {m['system']}, "
-             f"Python {m['python']}; dpsgd {run['versions'].get('dpsgd')}; `{run['command']}`; {repeats} repeats."]
+             f"Python {m['python']}; dpsgd {run['versions'].get('dpsgd')}; `{run['command']}`{f'; {repeats} repeats' if repeats else ''}."]
     if others and max(others) > 0.2:
         words.append(f"**Provisional: the machine was busy with other work**, {median(others):.2g} of its cores at the median of "
                      f"the pairings and {max(others):.2g} at most; ratios are steadier than times.")
@@ -195,9 +196,13 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("results")
     parser.add_argument("--docs")
+    parser.add_argument("--parts")
     options = parser.parse_args()
     write(options.results)
     if options.docs:
         text = Path(options.docs).read_text()
         before, rest = text.split(BEGIN)
-        replace(options.docs, before + BEGIN + "\n\n" + markdown(read(options.results)) + "\n" + END + rest.split(END)[1])
+        rows = read(options.results)
+        if options.parts:
+            rows = [r for r in rows if r.get("part") in (None, *options.parts.split(","))]
+        replace(options.docs, before + BEGIN + "\n\n" + markdown(rows) + "\n" + END + rest.split(END)[1])
