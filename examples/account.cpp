@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "advice.hpp"
 #include "curve_svg.hpp"
 #include "dpsgd/accounting/calibrate.hpp"
 #include "dpsgd/accounting/claim.hpp"
@@ -33,7 +34,9 @@ Give delta and q, s and T; or a target, and two of them: the third is found.
   account --sampling-rate 0.01 --noise-multiplier 1.1 --steps 10000 --delta 1e-6     what is epsilon?
   account --sampling-rate 0.01 --steps 10000 --delta 1e-6 --target-epsilon 3         how much noise?
   account --sampling-rate 0.01 --noise-multiplier 1.1 --delta 1e-6 --target-epsilon 3   how many steps?
-  account --noise-multiplier 1.1 --steps 10000 --delta 1e-6 --target-epsilon 3       what batch?)";
+  account --noise-multiplier 1.1 --steps 10000 --delta 1e-6 --target-epsilon 3       what batch?
+Or ask what to train with:
+  account --advise --records 20000 --delta 1e-5 --target-epsilon 0.1                 batch, noise, learning rate)";
 
 using step_event = dpsgd::poisson_sampled<dpsgd::gaussian_event<dpsgd::zero_out>>;
 
@@ -116,7 +119,7 @@ std::string shown(double epsilon) {
 }
 
 struct output {
-  bool json = false;
+  bool json = false, advise = false;
   std::string svg;
 };
 
@@ -178,6 +181,47 @@ void run(const question& asked, const output& wanted, const std::string& account
   }
 }
 
+/// What to train with, as a table with the reasons, or as JSON.
+void advise(const advice::wish& asked, bool json) {
+  const auto a = advice::advise(asked);
+  const auto& best = a.settings[a.best];
+  if (json) {
+    const auto row = [](const advice::setting& s) {
+      return nlohmann::ordered_json{{"batch_size", s.batch}, {"sampling_rate", s.rate},
+                                    {"steps", s.steps},      {"epochs", s.epochs()},
+                                    {"noise", s.noise},      {"noise_multiplier", s.multiplier}};
+    };
+    nlohmann::ordered_json j{
+        {"records", asked.records}, {"epsilon", asked.target.epsilon}, {"delta", asked.target.delta}};
+    for (const auto& s : a.settings) j["settings"].push_back(row(s));
+    j["advised"] = row(best), j["parameters_at_most"] = a.parameters;
+    j["optimizer"] = "adam", j["schedule"] = "constant";
+    j["learning_rate"] = {{"linear", a.linear_rate}, {"network", a.network_rate}};
+    std::cout << j.dump(2) << '\n';
+    return;
+  }
+  std::printf("   %10s %10s %8s %8s %17s %10s\n", "batch size", "rate", "steps", "epochs", "noise multiplier", "noise");
+  for (const auto& s : a.settings)
+    std::printf("%s %10s %10s %8s %8s %17s %10s\n", &s == &best ? "->" : "  ", shown(s.batch).c_str(),
+                shown(s.rate).c_str(), shown(static_cast<double>(s.steps)).c_str(), shown(s.epochs()).c_str(),
+                shown(s.multiplier).c_str(), shown(s.noise).c_str());
+  const auto command = [&](const char* model, double rate, const char* rest) {
+    std::cout << dpsgd::text("train_mlp --csv FILE --schema FILE --target-epsilon ", asked.target.epsilon, " --delta ",
+                             asked.target.delta, " --batch-size ", best.batch, " --steps ", best.steps, model,
+                             " --optimizer adam --schedule constant --learning-rate ", shown(rate), rest, '\n');
+  };
+  std::cout << dpsgd::text(
+      "\nnoise: what is left of it in a coordinate when all steps' mean gradients are averaged, clip bound 1\n",
+      "batch size: the smallest whose noise is within ", std::round(100 * advice::close - 100),
+      " % of the least; a larger one costs time and buys nothing\n", "model: of at most ",
+      shown(std::floor(a.parameters)), " parameters, else the noise of all of them together is above ", advice::loud,
+      " of the clip bound; a linear model stands more\n",
+      "learning rate: of adam, so that noise walks equally far in any number of steps; how far was best on synthetic "
+      "records\n\na linear model, or a network (docs/accuracy.md has the reasons at length):\n");
+  command(" --hidden 0", a.linear_rate, "");
+  command("", a.network_rate, " --average tail");
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -185,6 +229,8 @@ int main(int argc, char** argv) {
   question asked;
   std::string accountant = "pld";
   output wanted;
+  std::optional<std::uint64_t> records;
+  std::optional<double> epochs;
 
   CLI::App app(description);
   app.set_version_flag("--version", std::string("account (dpsgd) ") + dpsgd::version);
@@ -206,11 +252,26 @@ int main(int argc, char** argv) {
                  "moments, an upper bound; gdp: the central-limit figure, an approximation that can be too low")
       ->check(CLI::IsMember({"pld", "rdp", "gdp"}))
       ->capture_default_str();
+  auto* advised =
+      app.add_flag("--advise", wanted.advise,
+                   "what to train with for --target-epsilon: batch sizes with their noise, and learning rates");
+  app.add_option("--records", records, "of --advise: how many records there are to train on")
+      ->needs(advised)
+      ->check(CLI::Range(1.0, 1e15));
+  app.add_option("--epochs", epochs, "of --advise: instead of --steps; neither: 400 steps")->needs(advised);
   app.add_option("--svg", wanted.svg, "file for a picture of epsilon over the steps");
   app.add_flag("--json", wanted.json, "one JSON object on stdout; what is infinite or has no value is null");
   try {
     app.parse(argc, argv);
-    if (!asked.target) {
+    if (wanted.advise) {
+      if (!records) throw CLI::RequiredError("--advise needs --records, which");
+      if (!asked.target) throw CLI::RequiredError("--advise needs --target-epsilon, which");
+      if (asked.steps && epochs) throw CLI::ExcludesError("--epochs", "--steps");
+      if (asked.rate || asked.multiplier || accountant != "pld" || asked.rows != 1 || !wanted.svg.empty())
+        throw CLI::ValidationError("--advise",
+                                   "takes --records, --target-epsilon, --delta, --steps or --epochs and --json; "
+                                   "it finds the rest, by the PLD accountant, for one row a person");
+    } else if (!asked.target) {
       if (!asked.rate) throw CLI::RequiredError("--sampling-rate");
       if (!asked.steps) throw CLI::RequiredError("--steps");
       if (!asked.multiplier) throw CLI::RequiredError("--noise-multiplier or --target-epsilon");
@@ -229,7 +290,8 @@ int main(int argc, char** argv) {
     if (asked.target && asked.rate && asked.multiplier && asked.steps)
       std::cerr
           << "account: noise, steps and a target are given: the noise is found, and --noise-multiplier not used\n";
-    if (accountant == "rdp") run<dpsgd::rdp_accountant>(asked, wanted, accountant);
+    if (wanted.advise) advise({*records, {*asked.target, asked.delta}, asked.steps, epochs}, wanted.json);
+    else if (accountant == "rdp") run<dpsgd::rdp_accountant>(asked, wanted, accountant);
     else if (accountant == "gdp") run<dpsgd::gdp_approximation>(asked, wanted, accountant);
     else run<dpsgd::pld_accountant>(asked, wanted, accountant);
   } catch (const std::exception& e) {

@@ -143,7 +143,10 @@ dpsgd::mlp make_model(const settings& asked, const dpsgd::schema& columns) {
       break;
   }
   widths.push_back(options.loss->outputs(columns.classes()));
-  return dpsgd::mlp(widths, options);
+  dpsgd::mlp model(widths, options);
+  if (asked.hidden.empty())  // convex: no symmetry to break, and what is random at the start is one more noise
+    for (auto& w : model.parameters()) w = 0;
+  return model;
 }
 
 /// What must be the same in a checkpoint and in the run that resumes it: all that the claim and the test set hang on.
@@ -251,7 +254,7 @@ nlohmann::ordered_json to_json(const settings& asked, const plan& p, int ranks, 
   s["hidden"] = asked.hidden, s["activation"] = asked.activation;
   s["optimizer"] = asked.optimizer;
   s["momentum"] = asked.optimizer == "sgd" ? nlohmann::ordered_json(asked.momentum) : nlohmann::ordered_json();
-  s["learning_rate"] = p.learning_rate, s["schedule"] = asked.schedule;
+  s["learning_rate"] = p.learning_rate, s["schedule"] = asked.schedule, s["average"] = asked.average;
   s["batch_size"] = p.batch_size, s["sampling_rate"] = p.rate, s["epochs"] = p.epochs, s["steps"] = p.steps;
   s["clip"] = asked.no_privacy ? nlohmann::ordered_json() : nlohmann::ordered_json(p.clip);
   s["clipping"] = asked.no_privacy ? nlohmann::ordered_json() : nlohmann::ordered_json(asked.clipping);
@@ -292,7 +295,7 @@ int train(World& world, settings asked, const dpsgd::schema& columns, const reco
   if (root) p = make_plan(asked, all, mine.train);
   p = dpsgd::broadcast_value(world, p);
   if (asked.schedule.empty())
-    asked.schedule = recipe_for(mine.train.all(), asked.no_privacy, asked.optimizer == "adam").schedule;
+    asked.schedule = recipe_for(mine.train.all(), asked.no_privacy, asked.optimizer != "sgd").schedule;
   if (root) {
     if (asked.is_private() && p.delta >= 1 / static_cast<double>(all))
       warn(dpsgd::text("delta ", p.delta, " is not below 1/N (N = ", all,
@@ -343,6 +346,11 @@ int train(World& world, settings asked, const dpsgd::schema& columns, const reco
   if (root) view.emplace(p.batch_size, asked.is_private());
   dpsgd::journal_base* keep = &journal;
   if (asked.exact) keep = &exact_journal;
+  dpsgd::parameter_average average;
+  decltype(dpsgd::fit_options::on_step) after_step;
+  if (asked.average != "none") after_step = std::ref(average);
+  if (asked.average == "tail") average.first = p.steps / 2 + 1;
+  if (asked.average == "ema") average.decay = std::exp(-20 / static_cast<double>(p.steps));
   const auto fit = [&](const auto& optimizer, const auto&... privacy) {
     dpsgd::trainer trainer{world, optimizer, named_schedule(asked.schedule), allreduce, privacy...};
     return trainer.fit(model, mine.train,
@@ -354,7 +362,8 @@ int train(World& world, settings asked, const dpsgd::schema& columns, const reco
                         .checkpoint_every = asked.checkpoint_every,
                         .stop = &console::stop,
                         .on_progress = [&](const dpsgd::progress& now) { (*view)(now); },
-                        .progress_every = view ? view->every() : 1.0});
+                        .progress_every = view ? view->every() : 1.0,
+                        .on_step = after_step});
   };
   const auto fit_with = [&](const auto& optimizer) {
     const dpsgd::poisson_sampling sampling{.rate = p.rate};
@@ -367,9 +376,10 @@ int train(World& world, settings asked, const dpsgd::schema& columns, const reco
       return fit(optimizer, clip, named_noise(asked, p.noise_multiplier), dpsgd::cyclic_sampling{.batches = p.batches});
     return fit(optimizer, clip, dpsgd::gaussian_noise{.multiplier = p.noise_multiplier}, sampling);
   };
-  const auto report =
-      asked.optimizer == "sgd" ? fit_with(dpsgd::sgd{.momentum = asked.momentum}) : fit_with(dpsgd::adam{});
+  const auto report = asked.optimizer == "sgd" ? fit_with(dpsgd::sgd{.momentum = asked.momentum})
+                                               : fit_with(dpsgd::adam{.correct_noise = asked.optimizer == "adam-bc"});
   view.reset();
+  if (!report.stopped) average.store(model);
 
   // What came out.
   std::optional<test_result> tested;

@@ -31,7 +31,7 @@ struct settings {
 
   std::vector<std::size_t> hidden = {64, 64};
   std::string activation = "relu";
-  std::string optimizer = "adam", schedule;
+  std::string optimizer = "adam", schedule, average = "none";
   std::optional<double> batch_size, epochs, learning_rate, clip;
   std::optional<std::uint64_t> steps;
   double momentum = 0.9;
@@ -123,7 +123,7 @@ inline plan make_plan(const settings& asked, std::uint64_t all, const dpsgd::dat
   const auto train = data.all();
   require(train > 0, "no records are left to train on: lower --test-fraction");
   const auto n = static_cast<double>(train);
-  const auto choice = recipe_for(train, asked.no_privacy, asked.optimizer == "adam");
+  const auto choice = recipe_for(train, asked.no_privacy, asked.optimizer != "sgd");
   plan p{};
   p.rows_per_owner = data.rows_per_owner(), p.owners = data.owners();
   p.batch_size = asked.batch_size.value_or(std::min(choice.batch_size, n));
@@ -243,8 +243,8 @@ inline std::optional<int> parse(int argc, char** argv, const console::start& sta
       ->check(CLI::IsMember({"relu", "leaky_relu", "tanh"}))
       ->capture_default_str()
       ->group(group);
-  app.add_option("--optimizer", asked.optimizer, "")
-      ->check(CLI::IsMember({"sgd", "adam"}))
+  app.add_option("--optimizer", asked.optimizer, "adam-bc: adam, its second moment corrected for the noise (DP-AdamBC)")
+      ->check(CLI::IsMember({"sgd", "adam", "adam-bc"}))
       ->capture_default_str()
       ->group(group);
   app.add_option("--momentum", asked.momentum, "of sgd")->check(fraction)->capture_default_str()->group(group);
@@ -252,6 +252,15 @@ inline std::optional<int> parse(int argc, char** argv, const console::start& sta
                  "default: 0.005 for adam, 0.3 for sgd; without privacy 0.001 and 0.02")
       ->check(positive)
       ->group(group);
+  auto* average =
+      app.add_option(
+             "--average", asked.average,
+             "the trained model gets an average of the parameters over the steps, which costs no privacy. tail: "
+             "of the second half; ema: of about the last twentieth. It is "
+             "kept in no checkpoint")
+          ->check(CLI::IsMember({"none", "tail", "ema"}))
+          ->capture_default_str()
+          ->group(group);
   app.add_option("--schedule", asked.schedule, "of the learning rate; default: cosine")
       ->check(CLI::IsMember({"constant", "cosine", "linear"}))
       ->group(group);
@@ -367,6 +376,7 @@ inline std::optional<int> parse(int argc, char** argv, const console::start& sta
       ->check(positive)
       ->needs(checkpoint)
       ->group(group);
+  average->excludes(checkpoint);
   app.add_flag("--resume", asked.resume, "go on from the checkpoint, with the same options")
       ->needs(checkpoint)
       ->group(group);

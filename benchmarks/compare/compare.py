@@ -1,6 +1,6 @@
 """The comparison's runner: starts ours and theirs, proves that they do the same work, and times them in turn.
 
-    run.sh [training|reading|accounting|whole]... [--quick] [--repeats N] [--only PEER,...] [--csv FILE]
+    run.sh [training|reading|accounting|whole|accuracy]... [--quick] [--repeats N] [--only PEER,...] [--csv FILE]
 
 A *part* is a module with
     NAME, NOTES {peer: what to know of it}, ENVIRONMENTS (of its peers)
@@ -11,6 +11,9 @@ A *part* is a module with
     sides(point, inputs, options, tools)  for each peer its name and the processes that run in turn: [(side, command)];
                                           ours come first, the last is theirs
     agree(point, ours, theirs)            what is wrong with their answer, in words, or None
+A part that is about answers, not times, has judge(point, answer, tools) in the place of agree and unit. Its inputs and sides
+are told the repeat and the tools, sides gives one command for each name, each is asked once a repeat, and it makes its own
+tables(rows) for the report (accuracy.py); a point may ask for so many times the repeats.
 A process obeys the words check, prepare and time (worker.py). Everything measured is appended, as it is measured, to
 results.jsonl: a line for the run, one for every repeat, one for every peer that did not run or disagrees, and how many
 cores were busy with other work meanwhile.
@@ -37,7 +40,7 @@ import report
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
-PARTS = ("training", "reading", "accounting", "whole")
+PARTS = ("training", "reading", "accounting", "whole", "accuracy")
 MEMORY_LIMIT_MIB = 16 * 1024
 
 # environment -> what it takes; requirements/NAME.txt pins its packages.
@@ -308,10 +311,43 @@ def chosen(name, only):
     return not only or name.startswith("ours") or any(o.lower() in name.lower() for o in only)
 
 
+def survey(part, options, tools, journal, folder):
+    """All points, repeats and sides of a part that is about answers: each is asked once, one after the other."""
+    logs, cores, table = Path(folder) / "logs", sorted(os.sched_getaffinity(0))[:1], None
+    for point in part.points(options.quick, options.csv):
+        if part.place(point)[0] != table:
+            table = part.place(point)[0]
+            print(f"\n{part.NAME}: {table}", flush=True)
+        for repeat in range(options.repeats * point.get("times", 1)):
+            told, words = part.inputs(point, repeat, Path(folder) / "inputs", options, tools), []
+            for name, command in part.sides(told, options, tools):
+                if not chosen(name, options.only):
+                    continue
+                row, process = {"part": part.NAME, "point": point, "peer": name, "repeat": repeat}, None
+                try:
+                    command = command.command() if isinstance(command, Lazy) else command
+                    process = Process(command, cores, logs / f"{part.NAME}.{name}.log".replace(" ", "_"), options.patience)
+                    answer = process.ask("check")
+                    wrong = part.judge(point, answer, tools)
+                    row = {**row, "status": "disagrees" if wrong else "answered", "answer": answer}
+                    words.append(f"{name} {answer['accuracy']:.4f}")
+                except NotRun as e:
+                    if name.startswith("ours"):
+                        raise OursFailed(f"our own side failed: {e}") from None
+                    row, wrong = {**row, "status": "not run"}, str(e)
+                finally:
+                    if process:
+                        process.end()
+                journal.add({**row, "why": wrong} if wrong else row)
+            print(f"  {part.place(point)[1]:>14}, {repeat + 1}: {', '.join(words)}", flush=True)
+
+
 def measure(part, options, tools, journal, folder):
     """All points and peers of a part."""
     logs = Path(folder) / "logs"
     logs.mkdir(parents=True, exist_ok=True)
+    if hasattr(part, "judge"):
+        return survey(part, options, tools, journal, folder)
     table = None
     for point in part.points(options.quick):
         if part.place(point)[0] != table:
@@ -351,7 +387,7 @@ def main(arguments=None):
     parser.add_argument("--quick", action="store_true", help="a few points, short times: to see that it works")
     parser.add_argument("--repeats", type=int, help="times that every side is measured; default 7, with --quick 3")
     parser.add_argument("--only", default="", help="peers whose name contains one of these words, with commas between")
-    parser.add_argument("--csv", help="whole, reading: records of your own, with the columns of examples/pums.schema.json")
+    parser.add_argument("--csv", help="whole, reading, accuracy: records of your own, with the columns of examples/pums.schema.json")
     parser.add_argument("--patience", type=float, default=900, help="seconds to wait for one answer (default 900)")
     parser.add_argument("--build", default=str(ROOT / "build/release"), help=argparse.SUPPRESS)
     parser.add_argument("--folder", default=str(ROOT / "build/compare"), help=argparse.SUPPRESS)
@@ -365,6 +401,8 @@ def main(arguments=None):
         parser.error(f"--csv: there is no file {options.csv}")
 
     options.command = "benchmarks/compare/run.sh " + " ".join(arguments or sys.argv[1:])
+    if options.csv:  # by its name: where it lies is nobody's business
+        options.command = options.command.replace(options.csv, Path(options.csv).name)
     tools = Tools(options.folder, options.build, 0.05 if options.quick else 0.2)
     return run([importlib.import_module(name) for name in options.parts or PARTS], options, tools)
 

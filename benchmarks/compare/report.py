@@ -1,6 +1,7 @@
 """The tables of results.jsonl: Markdown (tables.md), and one self-contained HTML page (page.html).
 
-    report.py FILE [--docs docs/performance.md]     also puts the tables between the two marks in that document
+    report.py FILE [--docs docs/performance.md --parts training,whole]     also puts the tables between the two marks in
+                                                                           that document; of all parts, or of some
 
 Of every part the latest run stands there. A cell is the median time of theirs and the median of theirs / ours over the
 repeats, which ran side by side, with least and most. The noise floor of a table is the largest ratio of ours to ours in
@@ -37,10 +38,11 @@ class Table:
     """One table of a part: peers down, columns across."""
 
     def __init__(self, part, title, rows):
-        self.part, self.title, self.unit = part, title, part.unit(rows[0]["point"])
+        self.part, self.unit = part, part.unit(rows[0]["point"])
         self.columns = list(dict.fromkeys(part.place(r["point"])[1] for r in rows))
         self.floor = max([max(x, 1 / x) for r in rows if r["status"] == "measured" and r["peer"].startswith("ours again")
                           for x in [self.ratio(r, next(iter(r["seconds"])))]], default=None)
+        self.title = f"{title} (noise floor: {f'{self.floor:.2f}' if self.floor else 'not measured'})"
         self.cells, self.memory, self.problems = {}, {}, []
         groups = {}
         for r in rows:
@@ -95,6 +97,10 @@ class Table:
             name = peer if side in ("our own time", "") else f"{peer} / {side}"
             yield [name, *(self.cells[peer, side].get(c, "") for c in self.columns)]
 
+    def grids(self):
+        yield list(self.grid())
+        yield list(self.memory_grid())
+
     def memory_grid(self):
         yield ["peak memory of the process, and seconds from its start to its first answer (compilers included)", *self.columns]
         for peer, cells in self.memory.items():
@@ -110,10 +116,10 @@ def tables(part, rows):
 
 def caption(run, rows):
     m = run["machine"]
-    repeats = 1 + max((r.get("repeat", 0) for r in rows), default=0)
+    repeats = 1 + max((r["repeat"] for r in rows if r["status"] == "measured"), default=-1)
     others = [r["cores"] for r in rows if r["status"] == "others"]
     words = [f"{run['run'][:16].replace('T', ' ')} UTC, {m['processor']}, {m['cores']} cores, {m['memory_gib']} GiB, {m['system']}, "
-             f"Python {m['python']}; dpsgd {run['versions'].get('dpsgd')}; `{run['command']}`; {repeats} repeats."]
+             f"Python {m['python']}; dpsgd {run['versions'].get('dpsgd')}; `{run['command']}`{f'; {repeats} repeats' if repeats else ''}."]
     if others and max(others) > 0.2:
         words.append(f"**Provisional: the machine was busy with other work**, {median(others):.2g} of its cores at the median of "
                      f"the pairings and {max(others):.2g} at most; ratios are steadier than times.")
@@ -126,7 +132,7 @@ def sections(rows):
     """For every part: its name, caption, notes, tables."""
     for name, (run, own) in latest(rows).items():
         part = importlib.import_module(name)
-        yield name, caption(run, own), part.NOTES, tables(part, own)
+        yield name, caption(run, own), part.NOTES, part.tables(own) if hasattr(part, "tables") else tables(part, own)
 
 
 def markdown(rows):
@@ -135,9 +141,8 @@ def markdown(rows):
         out += [f"### {name}", "", words, ""]
         out += [f"- {peer} {note}" for peer, note in notes.items()] + [""] * bool(notes)
         for table in made:
-            floor = f"{table.floor:.2f}" if table.floor else "not measured"
-            out += [f"**{table.title}** (noise floor: {floor})", ""]
-            for grid in (table.grid(), table.memory_grid()):
+            out += [f"**{table.title}**", ""]
+            for grid in table.grids():
                 lines = ["| " + " | ".join(cells) + " |" for cells in grid]
                 out += [lines[0], "|" + "---|" * lines[0].count(" | ") + "---|", *lines[1:], ""]
             out += [f"- {p.replace('|', '/')}" for p in table.problems] + [""] * bool(table.problems)
@@ -157,12 +162,11 @@ def page(rows):
         out.append(f"<h2>{e(name)}</h2><p>{e(words.replace('**', ''))}</p>")
         out += [f"<p>{e(peer)} {e(note)}</p>" for peer, note in notes.items()]
         for table in made:
-            floor = f"{table.floor:.2f}" if table.floor else "not measured"
-            for title, grid in ((f"{table.title} (noise floor: {floor})", table.grid()), ("", table.memory_grid())):
+            for title, grid in zip((table.title, ""), table.grids()):
                 head, *body = grid
                 out.append(f"<table><caption>{e(title)}</caption><tr>{''.join(f'<th>{e(c)}</th>' for c in head)}</tr>")
                 for cells in body:
-                    marked = ((" class=loss" if c.endswith("loss") else "") + f">{e(c)}</td>" for c in cells)
+                    marked = ((" class=loss" if c.strip("*").endswith("loss") else "") + f">{e(c)}</td>" for c in cells)
                     out.append(f"<tr>{''.join('<td' + c for c in marked)}</tr>")
                 out.append("</table>")
             out += [f"<p class=problem>{e(p)}</p>" for p in table.problems]
@@ -192,9 +196,13 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("results")
     parser.add_argument("--docs")
+    parser.add_argument("--parts")
     options = parser.parse_args()
     write(options.results)
     if options.docs:
         text = Path(options.docs).read_text()
         before, rest = text.split(BEGIN)
-        replace(options.docs, before + BEGIN + "\n\n" + markdown(read(options.results)) + "\n" + END + rest.split(END)[1])
+        rows = read(options.results)
+        if options.parts:
+            rows = [r for r in rows if r.get("part") in (None, *options.parts.split(","))]
+        replace(options.docs, before + BEGIN + "\n\n" + markdown(rows) + "\n" + END + rest.split(END)[1])

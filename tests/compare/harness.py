@@ -17,6 +17,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent.parent / "benchmarks/compare"))
+import accuracy
 import compare
 import reading
 import training
@@ -167,6 +168,72 @@ class Harness(unittest.TestCase):
         self.assertIsNone(reading.agree({}, ours, answer("b", [0.5 + 1e-7, -1, 0, 1])))
         self.assertIn("differs", reading.agree({}, ours, answer("b", [0.501, -1, 0, 1])))
         self.assertIn("rows", reading.agree({}, ours, answer("b", [0.5, 0], 1)))
+
+    def census(self, records):
+        """A file with the columns of examples/pums.schema.json; row i has age 18 + i % 60 and income i."""
+        names = [c["name"] for c in json.loads(accuracy.SCHEMA.read_text())["columns"]]
+        values = {"age": lambda i: 18 + i % 60, "income": lambda i: i, "educ": lambda i: 1 + i % 16}
+        file = Path(self.folder) / "census.csv"
+        rows_ = [",".join(str(values.get(n, lambda i: i % 2)(i)) for n in names) for i in range(records)]
+        file.write_text("\n".join([",".join(names), *rows_]) + "\n")
+        return file
+
+    def test_accuracy_splits_by_row_number(self):
+        file = self.census(500)
+        lines = file.read_text().splitlines()
+        seen = []
+        for repeat, few in ((0, None), (0, 100), (1, None)):
+            train, test, kept = accuracy.cut(file, few, repeat, Path(self.folder))
+            train, test = train.read_text().splitlines(), test.read_text().splitlines()
+            self.assertEqual((train[0], test[0], kept), (lines[0], lines[0], len(train) - 1))
+            self.assertFalse(set(train[1:]) & set(test[1:]))
+            self.assertEqual(set(train[1:]) | set(test[1:]) if few is None else set(train[1:]) - set(lines[: few + 1]),
+                             set(lines[1:]) if few is None else set())
+            self.assertTrue(50 < len(test) < 150)
+            seen.append((train, test))
+        self.assertEqual(seen[0][1], seen[1][1])  # the same test rows, however many are trained on
+        self.assertNotEqual(seen[0][1], seen[2][1])
+
+    def test_accuracy_proves_each_epsilon(self):
+        file, told = self.census(500), []
+        point = {"data": "census", "rows": 100, "epsilon": 0.5}
+
+        def sides(keys, _options, tools):
+            told.append(keys)
+            target = {"accountant": "pld", "rate": 0.1, "steps": 30, "delta": keys["delta"], "target": 0.5}
+            noise = accuracy.ask(tools.ours("accounting", target))["value"]
+            for name, right, z in (("ours, as advised", 0.8, noise), ("worse", 0.7, noise), ("better", 0.9, noise),
+                                   ("overspends", 0.9, 0.9 * noise), ("wastes", 0.9, 1.3 * noise)):
+                yield name, tools.peer("answers", {"accuracy": right, "rate": 0.1, "noise": z, "steps": 30})
+            yield "none", tools.python("accounting", "accuracy_peers.py", "opacus", {})
+
+        part = types.SimpleNamespace(**{**vars(accuracy), "points": lambda _quick, _csv: [point], "sides": sides,
+                                        "ENVIRONMENTS": ()})
+        status, found = self.run_part(part, csv=str(file), repeats=2)
+        self.assertEqual(status, 0)
+        self.assertEqual([(r["peer"], r["status"]) for r in found[:6]],
+                         [("ours, as advised", "answered"), ("worse", "answered"), ("better", "answered"),
+                          ("overspends", "disagrees"), ("wastes", "disagrees"), ("none", "not run")])
+        for r in found:
+            if r["status"] == "answered":
+                self.assertTrue(0.498 < r["answer"]["epsilon"] <= 0.5)
+        self.assertIn("where 0.5 is asked for", found[3]["why"])
+        self.assertEqual(told[0]["delta"], 0.001 if told[0]["train_rows"] >= 100 else 0.01)
+        floats = training.floats(told[0]["train_floats"])
+        self.assertEqual(len(floats), told[0]["train_rows"] * (told[0]["columns"] + 1))
+        tables = (Path(self.folder) / "tables.md").read_text()
+        self.assertIn("| worse | 70.00 ± 0.00 · +10.00 ± 0.00 |", tables)
+        self.assertIn("| better | 90.00 ± 0.00 · -10.00 ± 0.00 **loss** |", tables)
+        self.assertIn("overspends, epsilon 0.5: disagrees: it spends epsilon", tables)
+        self.assertNotIn("| overspends |", tables)
+
+    def test_accuracy_means_and_errors_are_those_of_pairs(self):
+        rows_ = [{"point": {"data": "d", "rows": 9, "records": 9, "delta": 0.1, "epsilon": 1}, "peer": peer, "repeat": k,
+                  "status": "answered", "answer": {"accuracy": a / 100, "rate": 1, "noise": 1, "steps": 1, "epsilon": 1}}
+                 for peer, values in (("ours", (80, 84, 82)), ("theirs", (79, 84, 80))) for k, a in enumerate(values)]
+        (head, ours, theirs), _ = accuracy.tables(rows_)[0].grids()
+        self.assertEqual(ours[1], "82.00 ± 2.00")
+        self.assertEqual(theirs[1], "81.00 ± 2.65 · +1.00 ± 0.58")  # differences 1, 0, 2: deviation 1, over the root of 3
 
 
 if __name__ == "__main__":

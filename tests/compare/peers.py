@@ -109,5 +109,15 @@ class hangs(right):
         time.sleep(600)
 
 
+class answers:
+    """Of the part accuracy: whatever it is told to answer."""
+
+    def __init__(self, accuracy, rate, noise, steps):
+        self.answer = {"accuracy": accuracy, "rate": rate, "noise": noise, "steps": steps}
+
+    def __call__(self):
+        return self.answer
+
+
 if __name__ == "__main__":
     worker.serve(globals())

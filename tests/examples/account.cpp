@@ -3,12 +3,17 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <sstream>
 #include <string>
+
+#include "dpsgd/accounting/calibrate.hpp"
+#include "dpsgd/accounting/pld.hpp"
 
 namespace {
 
@@ -72,6 +77,62 @@ TEST_CASE("the central-limit figure is marked wherever it stands, and makes no c
   const auto target = account("--sampling-rate 0.01 --steps 120 --delta 1e-5 --target-epsilon 3 --accountant gdp");
   CHECK(target.status == 2);
   CHECK(target.out.find("no noise is chosen by it") != std::string::npos);
+}
+
+TEST_CASE("what is advised keeps the promise, and no smaller batch is as quiet") {
+  for (const char* asked : {"--records 1600 --delta 1e-4 --target-epsilon 0.1 --json",
+                            "--records 20613 --delta 1e-5 --target-epsilon 1 --steps 100 --json",
+                            "--records 20613 --delta 1e-5 --target-epsilon 1 --epochs 10 --json"}) {
+    CAPTURE(asked);
+    const auto j = nlohmann::json::parse(account(std::string("--advise ") + asked).out);
+    const double target = j["epsilon"], delta = j["delta"], records = j["records"];
+    double least = INFINITY, before = INFINITY;
+    for (const auto& s : j["settings"]) {
+      const double batch = s["batch_size"], rate = s["sampling_rate"], z = s["noise_multiplier"], noise = s["noise"];
+      const std::uint64_t steps = s["steps"];
+      CHECK(rate == doctest::Approx(batch / records));
+      CHECK(s["epochs"].get<double>() == doctest::Approx(rate * static_cast<double>(steps)));
+      CHECK(noise == doctest::Approx(z / (batch * std::sqrt(static_cast<double>(steps)))));
+      dpsgd::pld_accountant spent;
+      spent.add(dpsgd::poisson_sampled{rate, dpsgd::gaussian_event<dpsgd::zero_out>{z}}, steps);
+      CHECK(spent.spent(delta).epsilon <= target);
+      CHECK(spent.spent(delta).epsilon >= target * (1 - 1e-3));
+      CHECK(noise <= before * (1 + 1e-3));  // larger batches are not noisier
+      before = noise, least = std::min(least, noise);
+    }
+    // On all records, any number of steps leaves what one leaves: T steps of multiplier z are one of z / sqrt T.
+    const double alone = dpsgd::smallest_multiplier<dpsgd::pld_accountant>({target, delta}, 1, [](double z) {
+      return dpsgd::poisson_sampled{1.0, dpsgd::gaussian_event<dpsgd::zero_out>{z}};
+    });
+    CHECK(least == doctest::Approx(alone / records).epsilon(2e-3));
+    const double advised = j["advised"]["noise"];
+    CHECK(advised <= 1.05 * least);
+    for (const auto& s : j["settings"])
+      if (s["batch_size"] < j["advised"]["batch_size"]) CHECK(s["noise"].get<double>() > 1.05 * least);
+    CHECK(j["parameters_at_most"].get<double>() == doctest::Approx(0.01 / (advised * advised)));
+    CHECK(j["learning_rate"]["linear"].get<double>() ==
+          doctest::Approx(0.35 / std::sqrt(j["advised"]["steps"].get<double>())));
+  }
+  const auto words = account("--advise --records 1600 --delta 1e-4 --target-epsilon 0.1");
+  CHECK(words.status == 0);
+  CHECK(words.out.find("-> ") != std::string::npos);
+  CHECK(words.out.find("train_mlp --csv FILE --schema FILE --target-epsilon 0.1") != std::string::npos);
+}
+
+TEST_CASE("advice says what it needs") {
+  const auto refused = [](const char* arguments, const char* words) {
+    CAPTURE(arguments);
+    const auto result = account(std::string("--delta 1e-5 --advise ") + arguments);
+    CHECK(result.status != 0);
+    CHECK(result.out.find(words) != std::string::npos);
+  };
+  refused("--target-epsilon 1", "--records");
+  refused("--records 100", "--target-epsilon");
+  refused("--records 100 --target-epsilon 1 --steps 5 --epochs 5", "--epochs");
+  refused("--records 100 --target-epsilon 1 --steps 0", "steps must be above 0");
+  refused("--records 100 --target-epsilon 1 --epochs -1", "epochs must be above 0");
+  refused("--records -1 --target-epsilon 1", "--records");
+  refused("--records 100 --target-epsilon 1 --sampling-rate 0.1", "it finds the rest");
 }
 
 TEST_CASE("a curve is one SVG file that loads nothing, for light and dark pages") {

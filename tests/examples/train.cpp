@@ -311,6 +311,39 @@ TEST_CASE(
   refused({"--noise", "tree", "--no-privacy"}, "--no-privacy");
 }
 
+TEST_CASE("adam that corrects for noise, and averages of the parameters, make another model for the same claim") {
+  const small_task task;
+  const auto model = [&](const words& more) {
+    const auto done = run(
+        task,
+        task.train(words{"--insecure-seed", "5", "--save", task / "model", "--json", task / "results.json"} + more));
+    REQUIRE_MESSAGE(done.status == 0, done.err);
+    return dpsgd::load_model(task / "model").model;
+  };
+  const auto same = [](const dpsgd::mlp& a, const dpsgd::mlp& b) {
+    return std::ranges::equal(a.parameters(), b.parameters());
+  };
+  const auto plain = model({"--steps", "40"});
+  CHECK(results(task)["settings"]["average"] == "none");
+  CHECK_FALSE(same(model({"--steps", "40", "--optimizer", "adam-bc"}), plain));
+  CHECK(results(task)["settings"]["optimizer"] == "adam-bc");
+  const auto tail = model({"--steps", "40", "--average", "tail"});
+  CHECK(results(task)["settings"]["average"] == "tail");
+  CHECK_FALSE(same(tail, plain));
+  CHECK(same(model({"--steps", "40", "--average", "tail", "--ranks", "1"}), tail));
+  CHECK_FALSE(same(model({"--steps", "40", "--average", "ema"}), plain));
+  CHECK(same(model({"--steps", "1", "--average", "tail"}), model({"--steps", "1"})));  // of one step
+  const auto kept = run(task, task.train({"--average", "tail", "--checkpoint", task / "kept"}));
+  CHECK(kept.status == 2);
+  CHECK(kept.err.find("--checkpoint") != std::string::npos);
+  // A linear model starts at zero.
+  auto linear = task.train({"--steps", "1", "--learning-rate", "1e-9", "--save", task / "linear"});
+  *(std::find(linear.begin(), linear.end(), "--hidden") + 1) = "0";
+  REQUIRE(run(task, linear).status == 0);
+  const auto loaded = dpsgd::load_model(task / "linear").model;
+  for (const float w : loaded.parameters()) CHECK(std::abs(w) < 1e-8f);
+}
+
 TEST_CASE("stopped by SIGTERM, and resumed: the bits of the run that was not stopped") {
   const small_task task;
   for (const char* optimizer : {"sgd", "adam"}) {

@@ -47,6 +47,7 @@ TAILS = (NORMAL, "the radius reaches both ends*")
 LAYER_LAW = (LAYERS, "every layer obeys the laws of a layer")
 LOSS_LAW = (LAYERS, "a loss's gradient is that of its value*")
 ONE_STEP = (PLD, "one sampled step*")
+ALL_NOISE = (TRAINER, "of gradients that are all noise adam takes*")
 OTHER_OWNERS = (TRAINER, "runs for different owners of the same rows*")
 OWN_EVENT = (TRAINER, "an event of a user's own covers owners*")
 MOVED_CLIP = (TRAINER, "a clip whose bound is moved from outside*")
@@ -295,6 +296,11 @@ MUTANTS = [
     mutant("world size twice", [RANKS_WITHOUT],
            (RUN, "release(use_.noise, {key_, domain::noise, at_ - key_from_, 0}, sensitivity_, expected_batch_,",
             "release(use_.noise, {key_, domain::noise, at_ - key_from_, 0}, sensitivity_, expected_batch_ * use_.world.size(),")),
+    mutant("the optimizer told of the sum's noise, not the mean's", [ALL_NOISE],
+           (RUN, "variance_of(use_.noise, sensitivity_, at_ - key_from_) / (expected_batch_ * expected_batch_)};",
+            "variance_of(use_.noise, sensitivity_, at_ - key_from_)};")),
+    mutant("the noise's deviation taken from the second moment", [ALL_NOISE],
+           ("optim/adam.hpp", "correct_noise ? facts.noise_variance : 0", "correct_noise ? std::sqrt(facts.noise_variance) : 0")),
     # Accounting
     mutant("steps lost on resume", [RESUMED_CLAIM],
            (RUN, "report_.claim = claim_after(at_);", "report_.claim = claim_after(at_ - begun_at_);")),

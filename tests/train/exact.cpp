@@ -221,6 +221,7 @@ TEST_CASE_TEMPLATE("and with every clip, sampling, optimizer and way to find nor
       for (const auto& p : train(ranks, data, o, Clip{0.7}, noise, policies...)) CHECK(p == one);
   };
   same(sampling, adam{});
+  same(sampling, adam{.correct_noise = true});
   same(sampling, sgd{.momentum = 0.9}, cosine_decay{});
   same(shuffling{5}, sgd{});
   same(balls_in_bins{5}, materialised_norms{});
