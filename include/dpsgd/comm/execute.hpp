@@ -33,10 +33,12 @@ struct element_range {
   friend constexpr bool operator==(element_range, element_range) = default;
 };
 
-/// to[i] += from[i]. The two do not overlap. Lumps of a fixed length, because g++ -O2 vectorises no other loop.
+/// Sums go by lumps of a fixed length, because g++ -O2 vectorises no other loop.
+inline constexpr std::size_t lump = 64;
+
+/// to[i] += from[i]. The two do not overlap.
 template <class T>
 void add(T* __restrict to, const T* __restrict from, std::size_t n) {
-  constexpr std::size_t lump = 64;
   std::size_t i = 0;
   for (; i + lump <= n; i += lump)
     for (std::size_t k = 0; k < lump; ++k) to[i + k] += from[i + k];
@@ -46,7 +48,6 @@ void add(T* __restrict to, const T* __restrict from, std::size_t n) {
 /// to[i] = a[i] + b[i]. None overlaps another.
 template <class T>
 void add(T* __restrict to, const T* __restrict a, const T* __restrict b, std::size_t n) {
-  constexpr std::size_t lump = 64;
   std::size_t i = 0;
   for (; i + lump <= n; i += lump)
     for (std::size_t k = 0; k < lump; ++k) to[i + k] = a[i + k] + b[i + k];
