@@ -58,10 +58,13 @@ inline answer advise(const wish& asked) {
   using namespace dpsgd;
   require(asked.records > 0, "there are no records to train on");
   require(asked.steps.value_or(1) > 0, "steps must be above 0");
-  require(!asked.epochs || *asked.epochs > 0, "epochs must be above 0; got ", asked.epochs.value_or(0));
+  require(!asked.epochs || (*asked.epochs > 0 && *asked.epochs <= 1e6),
+          "epochs must be above 0, and at most 10^6; got ", asked.epochs.value_or(0));
   const auto n = static_cast<double>(asked.records);
   answer a;
   for (double batch = n; batch >= std::min(n, 32.0) && a.settings.size() < 12; batch = std::round(batch / 2)) {
+    if (!a.settings.empty() && batch == a.settings.back().batch) break;  // half of one record
+
     const double rate = batch / n;
     const auto steps =
         asked.epochs ? static_cast<std::uint64_t>(std::ceil(*asked.epochs / rate)) : asked.steps.value_or(usual_steps);

@@ -96,8 +96,9 @@ struct named_noise {
   using value = float;
   static constexpr std::size_t block_size = dpsgd::normal_block_size;
   std::variant<dpsgd::banded_noise, dpsgd::tree_noise> chosen;
+  double multiplier;  // the trainer checks it
 
-  named_noise(const settings& asked, double multiplier) {
+  named_noise(const settings& asked, double z) : multiplier(z) {
     if (asked.noise == "tree") chosen = dpsgd::tree_noise{multiplier};
     else chosen = dpsgd::banded_noise{multiplier, static_cast<std::uint32_t>(asked.correlated_bands())};
   }

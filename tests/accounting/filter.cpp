@@ -180,3 +180,20 @@ TEST_CASE("impossible filters and events are refused") {
   for (const double epsilon : {1e-3, 0.05, 30.0, 1000.0})  // has orders for any budget
     CHECK(rdp_filter({epsilon, 1e-8}).admit(gaussian_event<zero_out>{1e9}, 1));
 }
+
+TEST_CASE(
+    "told what is planned, it admits nearly what RDP does at its best order, where its own orders admit nothing") {
+  const sampled planned{0.001, {1.0}};
+  const privacy_target budget{1, 1e-6};
+  const auto admitted = [&](const rdp_filter& fresh) {
+    return most([&](std::uint64_t n) { return rdp_filter(fresh).admit(planned, n); });
+  };
+  const auto rdp = most([&](std::uint64_t n) {
+    rdp_accountant spent;
+    spent.add(planned, n);
+    return spent.spent(budget.delta).epsilon <= budget.epsilon;
+  });
+  CHECK(admitted(rdp_filter(budget, planned)) <= rdp);
+  CHECK(admitted(rdp_filter(budget, planned)) > 0.99 * static_cast<double>(rdp));
+  CHECK(admitted(rdp_filter(budget)) == 0);
+}

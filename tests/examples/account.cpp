@@ -79,6 +79,12 @@ TEST_CASE("the central-limit figure is marked wherever it stands, and makes no c
   CHECK(target.out.find("no noise is chosen by it") != std::string::npos);
 }
 
+TEST_CASE("advice for one record is one batch of it, and epochs have a limit") {
+  CHECK(nlohmann::json::parse(account("--advise --records 1 --delta 1e-5 --target-epsilon 3 --json").out)["settings"]
+            .size() == 1);
+  CHECK(account("--advise --records 100 --delta 1e-5 --target-epsilon 3 --epochs inf").status != 0);
+}
+
 TEST_CASE("what is advised keeps the promise, and no smaller batch is as quiet") {
   for (const char* asked : {"--records 1600 --delta 1e-4 --target-epsilon 0.1 --json",
                             "--records 20613 --delta 1e-5 --target-epsilon 1 --steps 100 --json",

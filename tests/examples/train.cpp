@@ -309,6 +309,9 @@ TEST_CASE(
   refused({"--noise", "banded", "--bands", "0"}, "--bands");
   refused({"--noise", "tree", "--exact"}, "--exact");
   refused({"--noise", "tree", "--no-privacy"}, "--no-privacy");
+  const auto mistyped = run(task, task.train({"--noise", "banded", "--noise-multiplier", "1e40"}));
+  CHECK(mistyped.status != 0);
+  CHECK_MESSAGE(mistyped.err.find("the noise multiplier must lie in") != std::string::npos, mistyped.err);
 }
 
 TEST_CASE("adam that corrects for noise, and averages of the parameters, make another model for the same claim") {

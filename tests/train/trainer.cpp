@@ -312,9 +312,9 @@ struct watched_adam {
   struct update {
     adam::update with, without;
     std::vector<double>*corrected, *raw;
-    float step(float weight, float gradient, float* moments) const {
-      const float stepped = with.step(weight, gradient, moments);
-      corrected->push_back(with.mean_square(moments[1])), raw->push_back(without.mean_square(moments[1]));
+    float step(float weight, float gradient, float* moment) const {
+      const float stepped = with.step(weight, gradient, moment);
+      corrected->push_back(with.mean_square(moment[1])), raw->push_back(without.mean_square(moment[1]));
       return stepped;
     }
   };

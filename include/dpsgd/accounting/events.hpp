@@ -261,14 +261,25 @@ struct cyclically_sampled {
 
   /// The one Gaussian that `steps` > 0 steps under one key are: its multiplier is the event's over how far one row moves
   /// all of them (accounting/participation.hpp). Throws dpsgd::error beyond 2^22 steps. Cost: steps x bands, or steps x
-  /// log2(steps), operations: 2 ms for 10^5 steps of 16 bands.
+  /// log2(steps), operations: 2 ms for 10^5 steps of 16 bands; nothing where the last call had the same steps.
   gaussian_event<adjacency> release(std::uint64_t steps) const {
     check();
     require(steps > 0 && steps <= most_steps, "correlated noise is accounted for up to ", most_steps,
             " steps under one key; got ", steps, "; take fewer steps, or independent noise");
     const auto apart = static_cast<std::uint64_t>(separation);
-    const double releases = event.bands > 0 ? banded_releases(static_cast<std::uint64_t>(event.bands), steps, apart)
-                                            : tree_releases(steps, apart);
+    struct question {
+      double bands;
+      std::uint64_t steps, apart;
+      bool operator==(const question&) const = default;
+    };
+    // Who looks for a multiplier asks the same again and again.
+    static thread_local question last{-1, 0, 0};
+    static thread_local double releases = 0;
+    if (const question asked{event.bands, steps, apart}; !(asked == last)) {
+      releases = event.bands > 0 ? banded_releases(static_cast<std::uint64_t>(event.bands), steps, apart)
+                                 : tree_releases(steps, apart);
+      last = asked;
+    }
     return {event.multiplier / std::sqrt(releases)};
   }
   void check() const {

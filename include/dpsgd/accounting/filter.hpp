@@ -13,7 +13,8 @@
 /// filter, so they add at most its share of delta. Choosing one order afterwards, with the whole delta, would be no
 /// bound.
 ///
-///   rdp_filter filter({.epsilon = 3, .delta = 1e-6});   // before the first run, and the same for every later one
+///   rdp_filter filter({.epsilon = 3, .delta = 1e-6}, poisson_sampled{0.001, gaussian_event<zero_out>{1.0}});
+///                                                       // with what is planned, before the first run; then the same
 ///   book.add_to(filter);                                // the runs so far
 ///   if (filter.admit(event, steps)) ...                 // may this one run?
 ///   basic_journal<rdp_filter> keep;                     // or: asks for it, where it is given the budget
@@ -51,6 +52,13 @@ class rdp_filter {
   /// impossible budget.
   explicit rdp_filter(const privacy_target& budget) : rdp_filter(budget, orders_for(budget)) {}
 
+  /// With the one order that admits most steps of an event that is planned: where it is as planned, about as many as RDP
+  /// admits at its best order. Fixed in advance as well, like the budget. Throws dpsgd::error on impossible numbers.
+  template <class Event>
+  requires(accounts<rdp_accountant, Event> && !epoch_event<Event> && !one_release_event<Event> &&
+           !std::same_as<Event, no_privacy_event>) rdp_filter(const privacy_target& budget, const Event& planned)
+      : rdp_filter(budget, std::vector<double>{order_for(budget, planned)}) {}
+
   /// With orders of your own: whole numbers from 2 up (those at which every event's moments are known), fixed before the
   /// first step. Fewer cost less of delta. Throws dpsgd::error on other orders and on an impossible budget.
   rdp_filter(const privacy_target& budget, const std::vector<double>& orders) : budget_(budget) {
@@ -60,9 +68,7 @@ class rdp_filter {
     for (const double order : orders) {
       require(order >= 2 && order <= 0x1p24 && order == std::floor(order),
               "a filter's orders must be whole numbers from 2 to 2^24; got ", order);
-      // From epsilon = moment/x + ln(1 - 1/order) - ln(delta order)/x, x = order - 1 (accounting/rdp.hpp).
-      const double x = order - 1;
-      bounds_.push_back({order, x * (budget.epsilon + std::log1p(1 / x)) + log_delta + std::log1p(x), 0});
+      bounds_.push_back({order, most_moment(order, budget.epsilon, log_delta), 0});
     }
   }
 
@@ -118,6 +124,25 @@ class rdp_filter {
   struct bound {
     double order, most, used;  // moments: at most, so far
   };
+
+  /// From epsilon = moment/x + ln(1 - 1/order) - ln(delta order)/x, x = order - 1 (accounting/rdp.hpp).
+  static double most_moment(double order, double epsilon, double log_delta) {
+    const double x = order - 1;
+    return x * (epsilon + std::log1p(1 / x)) + log_delta + std::log1p(x);
+  }
+
+  /// Of the whole orders up to 512.
+  template <class Event>
+  static double order_for(const privacy_target& budget, const Event& planned) {
+    detail::check(budget);
+    planned.check();
+    double best = 2, most = -1;
+    for (double order = 2; order <= 512; ++order) {
+      const double steps = most_moment(order, budget.epsilon, std::log(budget.delta)) / log_moment(planned, order);
+      if (steps > most) best = order, most = steps;
+    }
+    return best;
+  }
 
   /// The order that is best for Gaussians, and smaller ones, which are better where few rows are sampled.
   static std::vector<double> orders_for(const privacy_target& budget) {

@@ -12,6 +12,7 @@
 
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -87,8 +88,13 @@ class descriptor {
 /// The memories that this rank shares.
 class own_memory {
  public:
-  /// `size` zeroed bytes. Throws dpsgd::error when there are none to be had.
+  /// `size` zeroed bytes. Throws dpsgd::error when the system gives none (descriptors, address space, limits).
   char* make(std::size_t size) {
+    rlimit largest{};  // beyond which a file's growth is a signal, not an error
+    if (::getrlimit(RLIMIT_FSIZE, &largest) == 0)
+      require(size <= largest.rlim_cur, "cannot make ", size,
+              " bytes of memory that ranks of one host share: files are ", "limited to ", largest.rlim_cur,
+              " (ulimit -f)");
     descriptor file(::memfd_create("dpsgd", MFD_CLOEXEC));
     if (file.get() < 0 || ::ftruncate(file.get(), static_cast<off_t>(size)) != 0)
       fail("cannot make ", size, " bytes of memory that ranks of one host share: ", std::strerror(errno));

@@ -182,11 +182,16 @@ class world {
   }
 
   /// n elements of T, all zero, that the other ranks of this host can read in place; ordinary memory where they cannot
-  /// or where no message of it would be long enough. May outlive this world. Each costs a file descriptor. Throws
-  /// dpsgd::error when there is no memory to be had.
+  /// or where no message of it would be long enough, or the system gives no more such memory. May outlive this world.
+  /// Each costs a file descriptor.
   template <class T>
   buffer<T> make_buffer(std::size_t n) {
-    return shares_memory() && n >= least_in_place / sizeof(T) ? detail::shared_buffer<T>(own_, n) : buffer<T>(n);
+    if (!shares_memory() || n < least_in_place / sizeof(T)) return buffer<T>(n);
+    try {
+      return detail::shared_buffer<T>(own_, n);
+    } catch (const error&) {  // no descriptor left, for example: read in place it only would be faster
+      return buffer<T>(n);
+    }
   }
   /// Whether make_buffer gives memory that the other ranks of this host read in place: there are others, the system
   /// lets them (they must see each other's /proc; in containers of their own they do not), and it is wanted.
@@ -338,7 +343,12 @@ class world {
     if (where.mark == detail::notice::marked) {
       bytes = where.bytes;
       if (bytes == m.bytes) {
-        m.receive->data = const_cast<void*>(peers_[static_cast<std::size_t>(m.peer)].at(where));
+        try {
+          m.receive->data = const_cast<void*>(peers_[static_cast<std::size_t>(m.peer)].at(where));
+        } catch (const error&) {
+          give_up_the_job();
+          throw;
+        }
         answers_.push_back(m.peer);
       }
     }
