@@ -135,11 +135,11 @@ inline step take_step(const settings& s) {
     dpsgd::cpu::backend::weights weights(begin.shapes());
     backend.weights_changed(weights, parameters.data());
     dpsgd::clipped_sum_workspace<dpsgd::cpu::backend, dpsgd::mlp, dpsgd::ghost_norms> clipped_sum(
-        backend, begin, dpsgd::tile_rows(begin));
+        backend, begin, dpsgd::tile_rows<dpsgd::cpu::backend>(begin));
     const auto add_up = [&](std::span<const std::uint32_t> rows, const auto& by, float* to) {
       double not_finite = 0;
       clipped_sum(weights, mine.features(), {mine.labels().data(), mine.labels().size(), 1, 1},
-                  {rows.data(), rows.size()}, by, to, not_finite);
+                  {rows.data(), rows.size()}, by, to, &not_finite);
     };
 
     // Who is drawn; and, for the student alone, each record's gradient by itself, before and after the clip.

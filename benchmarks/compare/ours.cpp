@@ -162,7 +162,7 @@ class training {
       const auto size = weights.size();
       const auto ranks = static_cast<std::size_t>(world.size()), me = static_cast<std::size_t>(world.rank());
       const std::size_t first = batch_ * me / ranks, count = batch_ * (me + 1) / ranks - first;
-      clipped_sum_workspace<cpu::backend, mlp> clipped_sum(backend, model, tile_rows(model));
+      clipped_sum_workspace<cpu::backend, mlp> clipped_sum(backend, model, tile_rows<cpu::backend>(model));
       cpu::backend::weights device_weights(model.shapes());
       auto vector = bind<float>(allreduce::circulant{}, world, size);
       buffer<float> sum(size), parameters(size), moment(size);
@@ -174,7 +174,7 @@ class training {
       for (std::uint64_t t = 0; t < n; ++t) {
         const auto batch = t % (rows_.size() / batch_) * batch_;
         clipped_sum(device_weights, data_.features(), {labels_.data(), labels_.size(), 1, 1},
-                    {rows_.data() + batch + first, count}, clip, sum.data(), not_finite);
+                    {rows_.data() + batch + first, count}, clip, sum.data(), &not_finite);
         vector.reduce(sum.data());
         const auto mine = vector.mine();
         release(noise, {key, domain::noise, t, 0}, sensitivity, static_cast<double>(batch_),

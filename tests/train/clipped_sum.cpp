@@ -41,7 +41,7 @@ struct problem {
     clipped_sum_workspace<cpu::backend, mlp, Norms> workspace(backend, model, tile);
     skipped = 0;
     workspace(weights, features.view, {labels.data(), labels.size(), 1, 1}, {rows.data(), rows.size()}, clip,
-              out.data(), skipped);
+              out.data(), &skipped);
     return out;
   }
 
@@ -391,7 +391,7 @@ TEST_CASE("a layer without ghost norms, in place or not, keeps the sensitivity: 
     clipped_sum_workspace<cpu::backend, net> workspace(b, model, 3);
     for (std::uint32_t row = 0; row < 3; ++row) {
       double not_finite = 0;
-      workspace(weights, x.view, labels.view, {&row, 1}, flat_clip{1e-3}, g.data(), not_finite);
+      workspace(weights, x.view, labels.view, {&row, 1}, flat_clip{1e-3}, g.data(), &not_finite);
       double square = 0;
       for (const double v : g) square += v * v;
       CHECK(std::sqrt(square) <= 1e-3);
@@ -418,7 +418,7 @@ TEST_CASE("layers that work in place leave alone what the layer before needs") {
     std::vector<float> g(model.parameters().size());
     double skipped = 0;
     clipped_sum_workspace<cpu::backend, net> workspace(b, model, 12);
-    workspace(weights, x.view, labels.view, {rows.data(), 12}, no_clip{}, g.data(), skipped);
+    workspace(weights, x.view, labels.view, {rows.data(), 12}, no_clip{}, g.data(), &skipped);
     const auto loss = [&] {
       b.weights_changed(weights, model.parameters().data());
       tape<cpu::backend, net> t(b, model, 12);

@@ -64,7 +64,7 @@ struct problem {
     skipped = 0;
     const double unit = std::is_same_v<Value, float> ? 1 : discrete_gaussian_noise{}.unit(clip.sensitivity().value);
     workspace(weights, features.view, {labels.data(), labels.size(), 1, 1}, {rows.data(), rows.size()}, clip,
-              out.data(), skipped, unit);
+              out.data(), &skipped, unit);
     return out;
   }
 };

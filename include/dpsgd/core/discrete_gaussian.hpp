@@ -44,7 +44,7 @@ class substream_words {
   substream_words(const random_stream& stream, std::uint32_t block) : stream_(stream), first_(16 * block) {
     typedef std::uint32_t lanes __attribute__((vector_size(64)));
     for (std::uint32_t b = 0; b < 2; ++b) {
-      auto state = stream.state<lanes>(lanes{} + b);
+      auto state = stream.state(lanes{} + b);
       for (std::uint32_t l = 0; l < 16; ++l) state[13][l] = (first_ + l) << 8 | static_cast<std::uint32_t>(stream.use);
       chacha20_block(state);
       for (int w = 0; w < 16; ++w) __builtin_memcpy(words_[16 * b + static_cast<std::uint32_t>(w)], &state[w], 64);

@@ -92,13 +92,29 @@ inline void normal_block(const random_stream& stream, std::uint32_t block, float
                           out[32 * t + l], out[32 * t + 16 + l]);
 }
 
-/// The same value one at a time, for devices and as the reference of the test.
+/// How many parts a block falls into that can be drawn apart.
+inline constexpr std::size_t normal_parts = 16;
+
+/// use(place, value) for the ten values of part `part` of a block, made from one block of ChaCha20: what one thread of a
+/// device draws.
+template <class Use>
+constexpr void normal_part(const random_stream& stream, std::uint32_t block, std::uint32_t part, Use&& use) {
+  const auto words = stream.block(normal_parts * block + part);
+  for (std::size_t t = 0; t < 5; ++t) {
+    float first = 0, second = 0;
+    detail::normal_pair(words[3 * t], words[3 * t + 1], words[3 * t + 2], first, second);
+    use(32 * t + part, first);
+    use(32 * t + 16 + part, second);
+  }
+}
+
+/// One value by itself, as the reference of the test.
 constexpr float normal_value(const random_stream& stream, std::size_t index) {
-  const auto block = index / normal_block_size, place = index % normal_block_size, t = place / 32, l = place % 16;
-  const auto words = stream.block(static_cast<std::uint32_t>(block * 16 + l));
-  float first = 0, second = 0;
-  detail::normal_pair(words[3 * t], words[3 * t + 1], words[3 * t + 2], first, second);
-  return place % 32 < 16 ? first : second;
+  const auto place = index % normal_block_size;
+  float found = 0;
+  normal_part(stream, static_cast<std::uint32_t>(index / normal_block_size), place % 16,
+              [&](std::size_t at, float value) { found = at == place ? value : found; });
+  return found;
 }
 
 }  // namespace dpsgd

@@ -76,14 +76,15 @@ struct random_stream {
   /// The ChaCha20 state of block `block`. The nonce is (substream and domain, step).
   template <class Word = std::uint32_t>
   constexpr std::array<Word, 16> state(const Word& block) const {
-    std::array<Word, 16> s{};
+    std::array<Word, 16> s;
+    const Word zero = block ^ block;  // for a vector of words too (nvcc knows no constants of such)
     const std::uint32_t head[4] = {0x61707865u, 0x3320646eu, 0x79622d32u, 0x6b206574u};
-    for (int i = 0; i < 4; ++i) s[i] = Word{} + head[i];
-    for (int i = 0; i < 8; ++i) s[4 + i] = Word{} + key.words[i];
+    for (int i = 0; i < 4; ++i) s[i] = zero + head[i];
+    for (int i = 0; i < 8; ++i) s[4 + i] = zero + key.words[i];
     s[12] = block;
-    s[13] = Word{} + (substream << 8 | static_cast<std::uint32_t>(use));
-    s[14] = Word{} + static_cast<std::uint32_t>(step);
-    s[15] = Word{} + static_cast<std::uint32_t>(step >> 32);
+    s[13] = zero + (substream << 8 | static_cast<std::uint32_t>(use));
+    s[14] = zero + static_cast<std::uint32_t>(step);
+    s[15] = zero + static_cast<std::uint32_t>(step >> 32);
     return s;
   }
 
@@ -105,7 +106,7 @@ struct chacha20_lanes {
     typedef std::uint32_t lanes __attribute__((vector_size(4 * count)));
     lanes block;
     for (int l = 0; l < count; ++l) block[l] = index * count + static_cast<std::uint32_t>(l);
-    auto state = stream.state<lanes>(block);
+    auto state = stream.state(block);
     chacha20_block(state);
     for (int w = 0; w < 16; ++w) __builtin_memcpy(words[w], &state[w], sizeof state[w]);
   }

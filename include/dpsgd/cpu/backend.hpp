@@ -28,6 +28,9 @@ namespace dpsgd::cpu {
 class backend {
  public:
   using memory = host_memory;
+  /// A tile has at most 60 rows, so that what a pass writes is still in the first-level cache when the next one reads it;
+  /// fewer for wide models, whose tiles should stay in the second-level cache.
+  static constexpr std::size_t most_tile_rows = 60, tile_bytes = std::size_t{1} << 20;
 
   /// A parameter tensor as the products want it. `plain` is W (rows, cols) and `transposed` W^T, both with padded rows.
   struct tensor {
@@ -180,6 +183,19 @@ class backend {
     for (int i = 0; i < lanes / 2; ++i) sum += low[i];
     return sum;
   }
+  /// *total += the sum of v, in its order.
+  void add_sum(vector_view<const float> v, double* total) const {
+    for (const float x : v) *total += x;
+  }
+  /// to[0 .. rows * cols) = m, row after row without the padding.
+  void without_padding(matrix_view<const float> m, float* to) const {
+    for (std::size_t r = 0; r < m.rows; ++r) to = std::copy_n(m.row(r), m.cols, to);
+  }
+  /// to = m, from the host's memory to this backend's; and back, without the padding.
+  void upload(matrix_view<const float> m, matrix_view<float> to) const {
+    for (std::size_t r = 0; r < m.rows; ++r) std::copy_n(m.row(r), m.cols, to.row(r));
+  }
+  void download(matrix_view<const float> m, float* to) const { without_padding(m, to); }
   /// to += m.
   void add_whole(matrix_view<const std::int32_t> m, matrix_view<std::int32_t> to) const {
     for (std::size_t r = 0; r < m.rows; ++r)

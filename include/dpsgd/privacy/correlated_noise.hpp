@@ -56,6 +56,27 @@ void draw_combination(const Noise& noise, const random_stream& words, std::uint3
   for (std::size_t i = 0; i < normal_block_size; ++i) out[i] *= scale;
 }
 
+/// One part of it, for devices: use(place, value), with the same bits.
+template <class Noise, class Use>
+constexpr void draw_combination_part(const Noise& noise, const random_stream& words, std::uint32_t block,
+                                     std::uint32_t part, double deviation, Use&& use) {
+  constexpr std::size_t count = normal_block_size / normal_parts;
+  float sum[count]{};
+  std::size_t places[count]{};
+  noise.terms(words.step, [&](std::uint64_t lag, float weight) {
+    auto of_step = words;
+    of_step.step -= lag;
+    std::size_t i = 0;
+    normal_part(of_step, block, part, [&](std::size_t place, float word) {
+      places[i] = place;
+      sum[i] = fma(weight, word, sum[i]);
+      ++i;
+    });
+  });
+  const auto scale = static_cast<float>(deviation);
+  for (std::size_t i = 0; i < count; ++i) use(places[i], sum[i] * scale);
+}
+
 /// The covariance of two steps' combinations. Cost: the words of one step, where it is the other one; else of both,
 /// multiplied.
 template <class Noise>
@@ -90,13 +111,19 @@ struct banded_noise {
   }
   /// use(lag, weight) for the words that a step combines.
   template <class Use>
-  void terms(std::uint64_t step, Use&& use) const {
+  constexpr void terms(std::uint64_t step, Use&& use) const {
     double weight = 1;
     for (std::uint64_t lag = 0; lag < bands && lag <= step; weight = next_root_coefficient(weight, ++lag))
       use(lag, static_cast<float>(weight));
   }
   void draw(const random_stream& words, std::uint32_t block, double sensitivity, float* out) const {
     detail::draw_combination(*this, words, block, multiplier * sensitivity, out);
+  }
+  static constexpr std::size_t parts = normal_parts;
+  template <class Use>
+  constexpr void draw_part(const random_stream& words, std::uint32_t block, std::uint32_t part, double sensitivity,
+                           Use&& use) const {
+    detail::draw_combination_part(*this, words, block, part, multiplier * sensitivity, use);
   }
   /// Of the noise of two steps, under one key and sensitivity, on each coordinate of the sum.
   double covariance(double sensitivity, std::uint64_t step, std::uint64_t other) const {
@@ -129,12 +156,18 @@ struct tree_noise {
 
   /// use(lag, weight) for the words that a step combines.
   template <class Use>
-  void terms(std::uint64_t step, Use&& use) const {
+  constexpr void terms(std::uint64_t step, Use&& use) const {
     use(0, 1.0f);
     for (std::uint64_t lag = 1; (step + 1) % (2 * lag) == 0; lag *= 2) use(lag, -1.0f);
   }
   void draw(const random_stream& words, std::uint32_t block, double sensitivity, float* out) const {
     detail::draw_combination(*this, words, block, multiplier * sensitivity, out);
+  }
+  static constexpr std::size_t parts = normal_parts;
+  template <class Use>
+  constexpr void draw_part(const random_stream& words, std::uint32_t block, std::uint32_t part, double sensitivity,
+                           Use&& use) const {
+    detail::draw_combination_part(*this, words, block, part, multiplier * sensitivity, use);
   }
   /// Of the noise of two steps, under one key and sensitivity, on each coordinate of the sum.
   double covariance(double sensitivity, std::uint64_t step, std::uint64_t other) const {

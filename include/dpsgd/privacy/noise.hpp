@@ -13,6 +13,10 @@
 ///                                                                is a whole number of them, at most 2^20
 /// and, where not every model or file fits,
 ///   void check(coordinates, rows) const                          throws dpsgd::error
+/// and, to be drawn on a device too (cuda/),
+///   static constexpr std::size_t parts                           into which a block falls, each drawn by a thread
+///   constexpr void draw_part(stream, block, part, sensitivity, use) const    calls use(place in the block, noise) for
+///                                                                all that is this part's: the same bits as draw()
 /// Law: noise is a function of (stream, coordinate), where stream.step counts from 0 where the key was drawn: a noise
 /// may draw the words of earlier steps again, and it begins afresh with every key. Block b belongs to coordinates [b
 /// block_size, (b + 1) block_size), whoever draws it, and however the vector is cut.
@@ -76,6 +80,13 @@ struct gaussian_noise {
     const auto deviation = static_cast<float>(multiplier * sensitivity);
     for (std::size_t i = 0; i < block_size; ++i) out[i] *= deviation;
   }
+  static constexpr std::size_t parts = normal_parts;
+  template <class Use>
+  constexpr void draw_part(const random_stream& words, std::uint32_t block, std::uint32_t part, double sensitivity,
+                           Use&& use) const {
+    const auto deviation = static_cast<float>(multiplier * sensitivity);
+    normal_part(words, block, part, [&](std::size_t place, float normal) { use(place, normal * deviation); });
+  }
   /// The variance of the noise on each coordinate of the sum.
   constexpr double variance(double sensitivity) const { return multiplier * sensitivity * multiplier * sensitivity; }
 
@@ -92,6 +103,11 @@ struct no_noise {
   static constexpr std::size_t block_size = normal_block_size;
 
   void draw(const random_stream&, std::uint32_t, double, float* out) const { std::fill_n(out, block_size, 0.0f); }
+  static constexpr std::size_t parts = normal_parts;
+  template <class Use>
+  constexpr void draw_part(const random_stream&, std::uint32_t, std::uint32_t part, double, Use&& use) const {
+    for (std::size_t place = part; place < block_size; place += parts) use(place, 0.0f);
+  }
   constexpr double variance(double) const { return 0; }
 
   template <class Adjacency>

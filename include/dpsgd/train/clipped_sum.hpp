@@ -55,7 +55,7 @@ struct clip_factors {
   float* contributions = nullptr;  // (extra_coordinates, stride)
   std::size_t stride = 0;
 
-  void operator()(std::size_t i) const {
+  constexpr void operator()(std::size_t i) const {
     const double norm = square_root(static_cast<double>(norm2[i]));
     double left = limit;
     if constexpr (clip_with_coordinates<Clip>) left = contribute(i, norm);
@@ -64,20 +64,20 @@ struct clip_factors {
     const double use = wanted < most ? wanted : most;  // a NaN or infinite `wanted` gives most
     factor[i] = static_cast<float>((use > 0 ? use : 0.0) / unit);
   }
-  double raw(double norm) const {
+  constexpr double raw(double norm) const {
     if constexpr (grouped_clip<Clip>) return clip.factor(norm, group, groups);
     else return clip.factor(norm);
   }
   /// Writes down what row i contributes to the clip's own coordinates, and returns the norm that this leaves for the
   /// gradient. Contributions that are not finite, or that leave nothing, do not get through.
-  double contribute(std::size_t i, double norm) const {
+  constexpr double contribute(std::size_t i, double norm) const {
     double left = limit * limit;
     for (std::size_t k = 0; k < extra_coordinates<Clip>; ++k) {
       const float c = finite(norm2[i]) ? static_cast<float>(clip.contribution(norm, k)) : 0.0f;
       contributions[k * stride + i] = c;
       left -= double{c} * c;
     }
-    if (left >= 0) return std::sqrt(left);
+    if (left >= 0) return square_root(left);
     for (std::size_t k = 0; k < extra_coordinates<Clip>; ++k) contributions[k * stride + i] = 0;
     return limit;
   }
@@ -88,12 +88,18 @@ template <class Norms, class Out>
 struct mark_lost {
   Norms norm2;
   Out lost;
-  void operator()(std::size_t i) const { lost[i] += finite(norm2[i]) ? 0.0f : 1.0f; }
+  constexpr void operator()(std::size_t i) const { lost[i] = finite(norm2[i]) ? lost[i] : 1.0f; }
 };
 template <class Out>
 struct drop_lost {
   Out lost, factor;
-  void operator()(std::size_t i) const { factor[i] = lost[i] > 0 ? 0.0f : factor[i]; }
+  constexpr void operator()(std::size_t i) const { factor[i] = lost[i] > 0 ? 0.0f : factor[i]; }
+};
+/// to[i] = from[i] as a float.
+struct rounded {
+  const double* from;
+  float* to;
+  constexpr void operator()(std::size_t i) const { to[i] = static_cast<float>(from[i]); }
 };
 
 }  // namespace detail
@@ -103,6 +109,9 @@ struct drop_lost {
 template <class Backend, class Model, class Norms = ghost_norms, class Value = float>
 class clipped_sum_workspace {
   static constexpr bool on_grid = !std::is_same_v<Value, float>;
+  static_assert(!on_grid || std::is_same_v<typename Backend::memory, host_memory>,
+                "dpsgd: whole numbers (discrete_gaussian_noise) are summed on the CPU alone; use cpu::backend, or "
+                "gaussian_noise");
 
  public:
   using memory = typename Backend::memory;
@@ -145,18 +154,20 @@ class clipped_sum_workspace {
   /// sum (the parameters' order, unpadded) = the sum over `rows` of clip's factor times each one's gradient; then the
   /// sum of what they contribute to the clip's own coordinates, if it has any.
   /// features (records, inputs) and labels (records, 1) are read at `rows`. Adds how many examples counted as zero
-  /// because their gradient was not finite (or, on a grid, too long) to `not_finite`. Cost: one forward and backward
-  /// pass, plus the norms; on a grid, plus some passes over all coordinates for each example. unit: of a grid, in units
-  /// of the gradient; the clip's sensitivity is a whole number of them, at most 2^20.
+  /// because their gradient was not finite (or, on a grid, too long) to *not_finite. All of it is the backend's memory.
+  /// Cost: one forward and backward pass, plus the norms; on a grid, plus some passes over all coordinates for each
+  /// example. unit: of a grid, in units of the gradient; the clip's sensitivity is a whole number of them, at most 2^20.
   template <class Weights, class Clip>
   void operator()(const Weights& weights, matrix_view<const float, memory> features,
                   matrix_view<const float, memory> labels, vector_view<const std::uint32_t, memory> rows,
-                  const Clip& clip, Value* sum, double& not_finite, double unit = 1) {
+                  const Clip& clip, Value* sum, double* not_finite, double unit = 1) {
     auto& b = *backend_;
     constexpr auto extra = extra_coordinates<Clip>;
-    std::array<double, extra> contributed{};
-    if constexpr (extra > 0)
+    if constexpr (extra > 0) {
       if (contributions_.size() < extra * tape_.rows()) contributions_ = b.template make<float>(extra * tape_.rows());
+      if (contributed_.size() < extra) contributed_ = b.template make<double>(extra);
+      b.zero(vector_view<double, memory>(contributed_));
+    }
     unit_ = unit;
     if constexpr (on_grid) std::fill_n(sum, model_->parameters().size() + extra, Value{});
     for (const auto& g : gradient_memory_) b.zero(vector_view<float, memory>(g));
@@ -175,16 +186,15 @@ class clipped_sum_workspace {
         add_on_grid(n, extra, std::round(clip.sensitivity().value / unit), sum, not_finite);
       } else {
         for (std::size_t k = 0; k < extra; ++k)
-          for (std::size_t i = 0; i < n; ++i) contributed[k] += contributions_.data()[k * tape_.rows() + i];
+          b.add_sum({contributions_.data() + k * tape_.rows(), n}, contributed_.data() + k);
         tape_.each_parametric(n, [&](const auto& l, std::size_t tensor, auto x, auto dy) {
           l.gradient(b, x, dy, gradient_.data() + tensor);
         });
       }
     }
     if constexpr (!on_grid) {
-      for (const auto& g : gradient_)
-        for (std::size_t r = 0; r < g.rows; ++r) sum = std::copy_n(g.row(r), g.cols, sum);
-      if constexpr (extra > 0) std::copy(contributed.begin(), contributed.end(), sum);
+      for (const auto& g : gradient_) b.without_padding(g, sum), sum += g.rows * g.cols;
+      if constexpr (extra > 0) b.each(extra, detail::rounded{contributed_.data(), sum});
     }
   }
 
@@ -221,7 +231,7 @@ class clipped_sum_workspace {
   }
 
   template <class Clip>
-  void clip_deltas(const Clip& clip, std::size_t n, double& not_finite) {
+  void clip_deltas(const Clip& clip, std::size_t n, double* not_finite) {
     auto& b = *backend_;
     const vector_view<float, memory> lost{not_finite_.data(), n};
     const auto groups = groups_of<Clip>();
@@ -237,9 +247,7 @@ class clipped_sum_workspace {
       b.each(n, detail::mark_lost<decltype(norm2), decltype(lost)>{norm2, lost});
     }
     for (std::size_t g = 0; g < groups; ++g) b.each(n, detail::drop_lost<decltype(lost)>{lost, part(factor_, g, n)});
-    int count = 0;
-    for (std::size_t i = 0; i < n; ++i) count += lost[i] > 0;
-    not_finite += count;
+    b.add_sum(lost, not_finite);
     tape_.each_parametric(n, [&](const auto&, std::size_t tensor, auto x, auto dy) {
       const auto factor = part(factor_, group_of<Clip>(tensor), n);
       b.clear_rows(factor, x);  // 0 x inf would be NaN in the product
@@ -249,7 +257,7 @@ class clipped_sum_workspace {
 
   /// sum += the whole parts of each of n examples' scaled gradients and `extra` contributions to the clip's own
   /// coordinates, of those that are together at most `most` long.
-  void add_on_grid(std::size_t n, std::size_t extra, double most, Value* sum, double& not_finite) {
+  void add_on_grid(std::size_t n, std::size_t extra, double most, Value* sum, double* not_finite) {
     auto& b = *backend_;
     const auto contributed = [&](std::size_t k, std::size_t r) {
       return std::trunc(double{contributions_[k * tape_.rows() + r]} / unit_);
@@ -270,7 +278,7 @@ class clipped_sum_workspace {
           for (std::size_t k = 0; k < extra; ++k)
             sum[model_->parameters().size() + k] += static_cast<Value>(contributed(k, r));
         } else {
-          ++not_finite;
+          ++*not_finite;
         }
       }
       Value* to = sum;
@@ -305,6 +313,7 @@ class clipped_sum_workspace {
   owned norm2_, factor_;  // (groups, rows)
   owned not_finite_;      // (rows)
   owned contributions_;   // (coordinates of the clip, rows), made when a clip has some
+  decltype(std::declval<Backend&>().template make<double>(1)) contributed_;  // (coordinates of the clip)
   std::vector<owned> gradient_memory_, scratch_memory_;
   std::vector<matrix> gradient_, scratch_;
   // On a grid: one example's whole numbers, and the sum of a tile's.

@@ -12,6 +12,7 @@
 #include "dpsgd/core/buffer.hpp"
 #include "dpsgd/core/error.hpp"
 #include "dpsgd/core/view.hpp"
+#include "dpsgd/train/mirrored.hpp"
 #include "dpsgd/train/tape.hpp"
 
 namespace dpsgd {
@@ -23,16 +24,19 @@ void each_output(Backend& b, const Model& model, matrix_view<const float> featur
   require(features.cols == model.inputs(), "the model has ", model.inputs(), " inputs, but the data ", features.cols,
           " features");
   typename Backend::weights weights(model.shapes());
-  b.weights_changed(weights, model.parameters().data());
-  tape<Backend, Model> tiles(b, model, tile_rows(model));
-  std::vector<std::uint32_t> rows(tiles.rows());
+  const auto& parameters = model.parameters();
+  mirrored<Backend, const float> there(b, parameters.data(), parameters.size());
+  there.to_backend(0, parameters.size());
+  b.weights_changed(weights, there.data());
+  tape<Backend, Model> tiles(b, model, tile_rows<Backend>(model));
+  std::vector<float> outputs(tiles.rows() * model.outputs());
   for (std::size_t first = 0; first < features.rows; first += tiles.rows()) {
     const auto n = std::min(tiles.rows(), features.rows - first);
-    std::iota(rows.begin(), rows.begin() + static_cast<std::ptrdiff_t>(n), static_cast<std::uint32_t>(first));
-    b.gather_rows(features, {rows.data(), n}, tiles.value(0, n));
+    b.upload(features.rows_of(first, n), tiles.value(0, n));
     tiles.forward(weights, n);
-    const auto y = tiles.outputs(n);
-    for (std::size_t r = 0; r < n; ++r) f(first + r, std::span<const float>(y.row(r), y.cols));
+    b.download(tiles.outputs(n), outputs.data());
+    for (std::size_t r = 0; r < n; ++r)
+      f(first + r, std::span<const float>(outputs.data() + r * model.outputs(), model.outputs()));
   }
 }
 

@@ -32,7 +32,7 @@
 #include "dpsgd/optim/optimizer.hpp"
 #include "dpsgd/privacy/clip.hpp"
 #include "dpsgd/privacy/sampling.hpp"
-#include "dpsgd/train/clipped_sum.hpp"
+#include "dpsgd/train/computation.hpp"
 #include "dpsgd/train/fit.hpp"
 #include "dpsgd/train/journal_base.hpp"
 #include "dpsgd/train/release.hpp"
@@ -111,14 +111,6 @@ auto event_for(const Cast& cast, const Records& data) {
   return event;
 }
 
-/// What a sampling keeps from step to step: nothing, or its memory.
-struct no_memory {};
-template <class Sampling>
-auto memory_of() {
-  if constexpr (epoch_sampling<Sampling>) return typename Sampling::memory{};
-  else return no_memory{};
-}
-
 /// The k-th of the clip's own coordinates takes its step as a parameter does: from its noised mean.
 template <class Clip>
 struct clip_rule {
@@ -172,12 +164,9 @@ class training_run {
         vector_(bind<value_type>(cast.allreduce, cast.world, size_ + extra + 1)),
         sum_(make_buffer<value_type>(cast.world, size_ + extra + 1)),
         parameters_(make_buffer<float>(cast.world, size_ + extra + 1)),
-        weights_(model.shapes()),
-        clipped_sum_(cast.backend, model, tile_rows(model)) {
-    for (std::size_t k = 0; k < moments_.size(); ++k) {
-      moment_memory_[k] = buffer<float>(parameters_.size());
-      moments_[k] = moment_memory_[k].data();
-    }
+        moment_memory_(make_moments()),
+        here_(cast, model, data, cast.world.size() == 1, {sum_.data(), sum_.size()},
+              {parameters_.data(), parameters_.size()}, moments()) {
     begin();
   }
 
@@ -186,7 +175,7 @@ class training_run {
       try {
         if (at_ == granted_ && !reserve()) break;
         step();
-        if (options_.on_step) options_.on_step(at_ + 1, {parameters_.data(), size_});
+        if (options_.on_step) here_.fetch(), options_.on_step(at_ + 1, {parameters_.data(), size_});
         if (options_.checkpoint_every > 0 && (at_ + 1) % options_.checkpoint_every == 0 &&
             at_ + 1 < report_.target_steps && !stop_) {
           checkpoint(at_ + 1);
@@ -204,7 +193,6 @@ class training_run {
   using clip_type = std::remove_cvref_t<decltype(std::declval<Cast>().clip)>;
   using sampling_type = std::remove_cvref_t<decltype(std::declval<Cast>().sampling)>;
   using optimizer_type = std::remove_cvref_t<decltype(std::declval<Cast>().optimizer)>;
-  using backend_type = std::remove_reference_t<decltype(std::declval<Cast>().backend)>;
   using event_type = typename Cast::event_type;
   static constexpr std::size_t extra = extra_coordinates<clip_type>;
   using value_type = typename std::remove_cvref_t<decltype(std::declval<Cast>().noise)>::value;  // what is summed
@@ -217,10 +205,8 @@ class training_run {
   void step() {
     auto& wish_to_stop = sum_[size_ + extra];
     check_clip_stays();
-    draw();  // perhaps nobody: an ordinary step
-    drawn_ += static_cast<double>(rows_.size());
-    clipped_sum_(weights_, data_.features(), {data_.labels().data(), data_.labels().size(), 1, 1},
-                 {rows_.data(), rows_.size()}, clip_, sum_.data(), not_finite_, unit_of(use_.noise, sensitivity_));
+    here_.draw({key_, domain::sampling, at_ - key_from_, 0});  // perhaps nobody: an ordinary step
+    here_.clipped_sum(clip_, unit_of(use_.noise, sensitivity_));
     wish_to_stop = static_cast<value_type>(options_.stop && options_.stop->load(std::memory_order_relaxed) ? 1 : 0);
     vector_.reduce(sum_.data());
 
@@ -229,29 +215,32 @@ class training_run {
     const step_facts facts{
         at_ + 1, options_.learning_rate * use_.schedule.factor(at_, report_.target_steps),
         variance_of(use_.noise, sensitivity_, at_ - key_from_) / (expected_batch_ * expected_batch_)};
-    const auto release_some = [&](const auto& rule, std::size_t first, std::size_t count, const auto& moments) {
-      release(use_.noise, {key_, domain::noise, at_ - key_from_, 0}, sensitivity_, expected_batch_, rule, first, count,
-              sum_.data(), parameters_.data(), moments);
-    };
-    release_some(use_.optimizer.rule(facts), mine.first, my_weights, moments_);
+    const random_stream noise{key_, domain::noise, at_ - key_from_, 0};
+    here_.release(noise, sensitivity_, expected_batch_, use_.optimizer.rule(facts), mine.first, my_weights);
     const auto owns = [&](std::size_t i) { return mine.first <= i && i < mine.first + mine.count; };
     if constexpr (extra > 0)
       for (std::size_t k = 0; k < extra; ++k)
         if (owns(size_ + k))
-          release_some(detail::clip_rule<clip_type>{clip_, k}, size_ + k, 1, std::array<float*, 0>{});
+          release(use_.noise, noise, sensitivity_, expected_batch_, detail::clip_rule<clip_type>{clip_, k}, size_ + k,
+                  1, sum_.data(), parameters_.data(), std::array<float*, 0>{});
     if (owns(size_ + extra)) parameters_[size_ + extra] = static_cast<float>(wish_to_stop);
 
     vector_.gather(parameters_.data());
     load_clip();
     stop_ = parameters_[size_ + extra] > 0;
-    use_.backend.weights_changed(weights_, parameters_.data());
+    here_.parameters_changed();
   }
 
-  /// This step's rows.
-  void draw() {
-    const random_stream stream{key_, domain::sampling, at_ - key_from_, 0};
-    if constexpr (epoch_sampling<sampling_type>) use_.sampling.draw(stream, data_, rows_, plan_);
-    else use_.sampling.draw(stream, data_, rows_);
+  /// Zeros, one vector for each moment of the optimizer.
+  auto make_moments() const {
+    std::array<buffer<float>, optimizer_type::moments> memory;
+    for (auto& m : memory) m = buffer<float>(size_ + extra + 1);
+    return memory;
+  }
+  auto moments() const {
+    std::array<float*, optimizer_type::moments> all;
+    for (std::size_t k = 0; k < all.size(); ++k) all[k] = moment_memory_[k].data();
+    return all;
   }
 
   /// The clip's state is what came back, alike on all ranks; noise and clip of what follows take its sensitivity.
@@ -273,7 +262,7 @@ class training_run {
               clip_.sensitivity().value,
               ", but noise goes by what it was; a bound that moves takes a clip with coordinates of its own, as "
               "adaptive_clip");
-    if constexpr (grouped_clip<clip_type> && bounded<clip_type>) check_group_bounds(clip_, clipped_sum_.groups());
+    if constexpr (grouped_clip<clip_type> && bounded<clip_type>) check_group_bounds(clip_, here_.groups());
   }
 
   /// Throws dpsgd::error on impossible settings, and where the ranks do not agree.
@@ -370,7 +359,7 @@ class training_run {
     if constexpr (extra > 0)
       for (std::size_t k = 0; k < extra; ++k) parameters_[size_ + k] = static_cast<float>(use_.clip.value(k));
     state_.parameters = {parameters_.data(), size_ + extra};
-    for (auto* m : moments_) state_.moments.push_back({m, size_});
+    for (auto* m : moments()) state_.moments.push_back({m, size_});
     report_.target_steps = options_.steps;
     if (options_.target_epsilon) {
       const auto most = steps_within_target();
@@ -403,10 +392,10 @@ class training_run {
     key_ = broadcast_value(world, key_);
     begun_at_ = at_ = granted_ = broadcast_value(world, state_.step);
     broadcast(world, std::span<float>(parameters_.data(), parameters_.size()));
-    for (auto* m : moments_) broadcast(world, std::span<float>(m, parameters_.size()));
+    for (auto* m : moments()) broadcast(world, std::span<float>(m, parameters_.size()));
     load_clip();
     report_.target_steps = broadcast_value(world, report_.target_steps);
-    use_.backend.weights_changed(weights_, parameters_.data());
+    here_.begin();
     start_ = told_ = clock::now();
   }
 
@@ -421,10 +410,11 @@ class training_run {
 
   /// All ranks together: the digests of the parameters are compared, and rank 0 writes.
   [[gnu::cold]] void checkpoint(std::uint64_t released) {
+    here_.fetch();
     const auto digests = gather_all(use_.world, digest_of(parameters_.data(), (size_ + extra) * sizeof(float)));
     for (const auto& d : digests)
       require(d == digests[0], "the ranks' parameters differ: a broken allreduce or memory");
-    for (auto* m : moments_) vector_.gather(m);
+    for (auto* m : moments()) vector_.gather(m);
     if (root_ && options_.journal) {
       state_.step = released;
       state_.by_key = earlier_;
@@ -441,7 +431,7 @@ class training_run {
     report_.steps = at_;
     report_.steps_here = at_ - begun_at_;
     report_.stopped = stop_ && at_ < report_.target_steps;
-    std::array<double, 2> counts{not_finite_, drawn_};
+    std::array<double, 2> counts{here_.not_finite(), here_.drawn()};
     dpsgd::sum(use_.world, std::span<double>(counts));
     report_.not_finite = {counts[0]};
     report_.records = {counts[1]};
@@ -508,11 +498,7 @@ class training_run {
   buffer<value_type> sum_;    // what travels to the owners: the parameters' coordinates, the clip's, the wish to stop
   buffer<float> parameters_;  // and what comes back
   std::array<buffer<float>, optimizer_type::moments> moment_memory_;
-  std::array<float*, optimizer_type::moments> moments_;
-  typename backend_type::weights weights_;
-  clipped_sum_workspace<backend_type, Model, typename Cast::norms_type, value_type> clipped_sum_;
-  std::vector<std::uint32_t> rows_;  // of this step
-  [[no_unique_address]] decltype(detail::memory_of<sampling_type>()) plan_;
+  computation<Cast, Model, Records> here_;
   random_key key_;
   training_state state_;
   fit_report report_;
@@ -520,7 +506,6 @@ class training_run {
   std::uint64_t key_from_ = 0;                         // the step before which this key was drawn
   std::uint64_t begun_at_ = 0, at_ = 0, granted_ = 0;  // steps released when we began, released, and reserved
   bool stop_ = false;
-  double not_finite_ = 0, drawn_ = 0;
   clock::time_point start_, told_;
   double seconds_asking_ = 0, seconds_asked_ = 0;  // that the accountant's last answer took, and all before
   std::uint64_t shown_until_ = 0;

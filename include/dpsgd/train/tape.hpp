@@ -107,14 +107,13 @@ class tape {
   matrix labels_;
 };
 
-/// How many rows a tile has: at most 60, so that what a pass writes is still in the first-level cache when the next one
-/// reads it; fewer for wide models, whose tiles should stay in the second-level cache. A multiple of 12, the product's
-/// block.
-template <class Model>
-std::size_t tile_rows(const Model& model, std::size_t cache_bytes = std::size_t{1} << 20) {
+/// How many rows a tile has: as many as the backend wants at most, fewer where a model is so wide that what passes write
+/// would not stay in the memory that the backend gives it. A multiple of 12, the block of the CPU's products.
+template <class Backend, class Model>
+std::size_t tile_rows(const Model& model) {
   std::size_t floats = 0;
   for (const auto w : model.widths()) floats += 2 * w;
-  return std::clamp<std::size_t>(cache_bytes / (floats * sizeof(float)) / 12 * 12, 12, 60);
+  return std::clamp<std::size_t>(Backend::tile_bytes / (floats * sizeof(float)) / 12 * 12, 12, Backend::most_tile_rows);
 }
 
 }  // namespace dpsgd

@@ -100,7 +100,10 @@ class trainer {
   using sampling_type = player<detail::is_sampling, poisson_sampling>;
   using accountant_type = player<detail::is_accountant, pld_accountant>;
   using backend_type =
-      player<detail::is_backend, typename default_backend<std::enable_if_t<(sizeof...(Policies) > 0)>>::type>;
+      player<detail::is_backend,
+             typename std::conditional_t<count<detail::is_backend> == 0,  // the default is asked for where it is needed
+                                         default_backend<std::enable_if_t<(sizeof...(Policies) > 0)>>,
+                                         std::type_identity<void>>::type>;
   using norms_type = player<detail::is_norms, ghost_norms>;
   using optimizer_type = player<detail::is_optimizer, sgd>;
 
@@ -136,9 +139,6 @@ class trainer {
       accounts<accountant_type, event_type>,
       "dpsgd: this accountant cannot account for this clip, noise and sampler; use pld_accountant, the default "
       "(rdp_accountant{} for fixed_size_sampling and for discrete_gaussian_noise)");
-  static_assert(
-      std::same_as<typename backend_type::memory, host_memory>,
-      "dpsgd: this backend's memory is not the host's, and it brings no draw, clipped_sum and release of its own");
 
  public:
   /// Policies in any order. A communicator given as a variable is kept by reference and must outlive the trainer.
