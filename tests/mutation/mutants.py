@@ -85,12 +85,17 @@ def mutant(name, killers, *changes):
 
 NOISE, RELEASE, RUN, CLIP, SUMS = ("privacy/noise.hpp", "train/release.hpp", "train/run.hpp", "privacy/clip.hpp",
                                    "train/clipped_sum.hpp")
+COMPUTATION = "train/computation.hpp"
 ADAPTS = "privacy/adaptive_clip.hpp"
 DEVIATION_LINE = "const auto deviation = static_cast<float>(multiplier * sensitivity);"
 NOISED = "(sum[i] + drawn[i - begin]) * scale"
 DRAW = "noise.draw(stream, static_cast<std::uint32_t>(block), sensitivity, drawn);"
+COUNT = """          release(use_.noise, noise, sensitivity_, expected_batch_, detail::clip_rule<clip_type>{clip_, k}, size_ + k,
+                  1, sum_.data(), parameters_.data(), std::array<float*, 0>{});"""
+LOST = "    b.add_sum(lost, not_finite);\n"
+DRAWN = "    drawn_ += static_cast<double>(rows_.size());\n"
 SAMPLE = "use_.sampling.draw(stream, data_, rows_);"
-SAMPLE_STREAM = "const random_stream stream{key_, domain::sampling, at_ - key_from_, 0};"
+SAMPLE_STREAM = "here_.draw({key_, domain::sampling, at_ - key_from_, 0});"
 SPEND = "    spent.add(event_, steps - key_from_);\n"
 KEY = "else if (root_) key_ = random_key::fresh();"
 
@@ -117,14 +122,13 @@ MUTANTS = [
     vector_.reduce(sum_.data());
 """)),
     mutant("sigma over the number of ranks", [DEVIATION],
-           (RUN, "release(use_.noise, {key_, domain::noise, at_ - key_from_, 0}, sensitivity_,",
-            "release(use_.noise, {key_, domain::noise, at_ - key_from_, 0}, sensitivity_ / use_.world.size(),")),
+           (RUN, "here_.release(noise, sensitivity_,", "here_.release(noise, sensitivity_ / use_.world.size(),")),
     mutant("sum-calibrated noise on the mean", [DEVIATION], (RELEASE, NOISED, "(sum[i] * scale + drawn[i - begin])")),
     mutant("mean-calibrated noise on the sum", [DEVIATION],
            (RELEASE, NOISED, "(sum[i] + drawn[i - begin] * scale) * scale")),
     mutant("key reused by every fit", [FRESH], (RUN, KEY, KEY.replace("fresh()", "from_seed(7)"))),
     mutant("the same noise every step", [OWN_NOISE],
-           (RUN, "release(use_.noise, {key_, domain::noise, at_ - key_from_, 0}", "release(use_.noise, {key_, domain::noise, 0, 0}")),
+           (RUN, "noise{key_, domain::noise, at_ - key_from_, 0}", "noise{key_, domain::noise, 0, 0}")),
     mutant("truncated tails: a radius of 24 bits", [TAILS],
            ("core/normal.hpp", "square_root(-2.0f * log_of_bits(high, low))",
             "square_root(-2.0f * log_of_bits(high & 0xffffff00u, 0x80000000u))")),
@@ -135,18 +139,14 @@ MUTANTS = [
            (RELEASE, NOISED, "(sum[i] == 0 ? 0.0f : sum[i] + drawn[i - begin]) * scale")),
     # Clip
     mutant("clip by the mean norm of the tile", [SUM],
-           (SUMS, "    int count = 0;\n    for (std::size_t i = 0; i < n; ++i) count += lost[i] > 0;\n",
-            """    int count = 0;
-    for (std::size_t i = 0; i < n; ++i) count += lost[i] > 0;
+           (SUMS, LOST, LOST + """
     float mean = 0;
-    for (std::size_t i = 0; i < n; ++i) mean += factor[i] / static_cast<float>(n);
-    for (std::size_t i = 0; i < n; ++i) factor[i] = mean;
+    for (std::size_t i = 0; i < n; ++i) mean += factor_[i] / static_cast<float>(n);
+    for (std::size_t i = 0; i < n; ++i) factor_[i] = mean;
 """)),
     mutant("clip by micro-batches of two", [SUM],
-           (SUMS, "    int count = 0;\n    for (std::size_t i = 0; i < n; ++i) count += lost[i] > 0;\n",
-            """    int count = 0;
-    for (std::size_t i = 0; i < n; ++i) count += lost[i] > 0;
-    for (std::size_t i = 1; i < n; i += 2) factor[i] = factor[i - 1] = (factor[i - 1] + factor[i]) / 2;
+           (SUMS, LOST, LOST + """
+    for (std::size_t i = 1; i < n; i += 2) factor_[i] = factor_[i - 1] = (factor_[i - 1] + factor_[i]) / 2;
 """)),
     mutant("bias left out of the norm", [SUM, LAYER_LAW],
            ("nn/linear.hpp", "{ b.add_outer_norms(x, dy, norm2); }",
@@ -195,13 +195,11 @@ MUTANTS = [
            (ADAPTS, "(norm <= bound ? 0.5 : -0.5)", "(norm <= bound ? 1.0 : 0.0)"),
            (ADAPTS, "mean / (share * bound) + 0.5", "mean / (share * bound)")),
     mutant("the count un-noised", [COUNT_DEVIATION],
-           (RUN, "          release_some(detail::clip_rule<clip_type>{clip_, k}, size_ + k, 1, std::array<float*, 0>{});",
-            "          parameters_[size_ + k] = static_cast<float>(clip_.next(k, sum_[size_ + k] / expected_batch_));")),
+           (RUN, COUNT, "          parameters_[size_ + k] = static_cast<float>(clip_.next(k, sum_[size_ + k] / expected_batch_));")),
     mutant("the count noised as the first weight", [COUNT_DEVIATION],
-           (RUN, "          release_some(detail::clip_rule<clip_type>{clip_, k}, size_ + k, 1, std::array<float*, 0>{});",
-            """        {
+           (RUN, COUNT, """        {
           float drawn[160];
-          use_.noise.draw({key_, domain::noise, at_ - key_from_ + 0, 0}, 0, sensitivity_, drawn);
+          use_.noise.draw(noise, 0, sensitivity_, drawn);
           parameters_[size_ + k] =
               static_cast<float>(clip_.next(k, (sum_[size_ + k] + drawn[k]) / expected_batch_));
         }""")),
@@ -216,7 +214,7 @@ MUTANTS = [
     mutant("the gradient keeps the whole sensitivity beside the count", [JOINT],
            (SUMS, "      left -= double{c} * c;", "      left -= 0 * double{c} * c;")),
     mutant("a lying contribution is trusted", [JOINT],
-           (SUMS, "if (left >= 0) return std::sqrt(left);", "return std::sqrt(left > 0 ? left : 0);")),
+           (SUMS, "if (left >= 0) return square_root(left);", "return square_root(left > 0 ? left : 0);")),
     mutant("an example that is not finite is counted", [NOT_COUNTED],
            (SUMS, "finite(norm2[i]) ? static_cast<float>(clip.contribution(norm, k)) : 0.0f",
             "static_cast<float>(clip.contribution(finite(norm2[i]) ? norm : 1e30, k))")),
@@ -231,18 +229,18 @@ MUTANTS = [
            (RUN, "state_.parameters = {parameters_.data(), size_ + extra};", "state_.parameters = {parameters_.data(), size_};")),
     # Sampling
     mutant("empty batch redrawn", [NOBODY],
-           (RUN, "    draw();  // perhaps nobody: an ordinary step\n", """    draw();
+           (COMPUTATION, DRAWN, """
     for (std::uint32_t again = 1; rows_.empty() && again < 1000; ++again)
-      rows_.push_back(static_cast<std::uint32_t>((at_ * 1000003 + again) % data_.records()));""")),
+      rows_.push_back(static_cast<std::uint32_t>((stream.step * 1000003 + again) % data_.records()));
+""" + DRAWN)),
     mutant("same mask on every rank", [RANKS_WITHOUT],
-           (RUN, SAMPLE, SAMPLE + """
-    {
-      rows_.clear();
-      random_words coins({key_, domain::sampling, at_, 0});
-      for (std::size_t i = 0; i < data_.records(); ++i)
-        if (coins.uniform() < expected_batch_ / static_cast<double>(data_.all()))
-          rows_.push_back(static_cast<std::uint32_t>(i));
-    }""")),
+           (COMPUTATION, DRAWN, """
+    rows_.clear();
+    random_words coins(stream);
+    for (std::size_t i = 0; i < data_.records(); ++i)
+      if (coins.uniform() < use_.sampling.expected_batch(data_.all()) / static_cast<double>(data_.all()))
+        rows_.push_back(static_cast<std::uint32_t>(i));
+""" + DRAWN)),
     mutant("a mask of its own on every rank", [RANKS_WITHOUT],
            (RUN, SAMPLE_STREAM, SAMPLE_STREAM.replace("at_", "at_ + 1000003ull * use_.world.rank()", 1))),
     mutant("divisor from the local count", [RANKS_WITHOUT],
@@ -290,12 +288,11 @@ MUTANTS = [
             "static_cast<float>(t(r, c)));")),
     # Scale
     mutant("divided by the realised batch", [NEIGHBOUR, DEVIATION],
-           (RUN, "release(use_.noise, {key_, domain::noise, at_ - key_from_, 0}, sensitivity_, expected_batch_,",
-            "release(use_.noise, {key_, domain::noise, at_ - key_from_, 0}, sensitivity_, rows_.empty() ? 1.0 : "
-            "static_cast<double>(rows_.size()),")),
+           (COMPUTATION, "dpsgd::release(use_.noise, stream, sensitivity, expected_batch,",
+            "dpsgd::release(use_.noise, stream, sensitivity, rows_.empty() ? 1.0 : static_cast<double>(rows_.size()),")),
     mutant("world size twice", [RANKS_WITHOUT],
-           (RUN, "release(use_.noise, {key_, domain::noise, at_ - key_from_, 0}, sensitivity_, expected_batch_,",
-            "release(use_.noise, {key_, domain::noise, at_ - key_from_, 0}, sensitivity_, expected_batch_ * use_.world.size(),")),
+           (RUN, "here_.release(noise, sensitivity_, expected_batch_,",
+            "here_.release(noise, sensitivity_, expected_batch_ * use_.world.size(),")),
     mutant("the optimizer told of the sum's noise, not the mean's", [ALL_NOISE],
            (RUN, "variance_of(use_.noise, sensitivity_, at_ - key_from_) / (expected_batch_ * expected_batch_)};",
             "variance_of(use_.noise, sensitivity_, at_ - key_from_)};")),
@@ -405,7 +402,7 @@ HARMLESS = [
     mutant("no prefetch", [], ("cpu/backend.hpp", "constexpr std::size_t ahead = 16;",
                                "constexpr std::size_t ahead = 1;")),
     mutant("smaller reservations", [], ("accounting/ledger.hpp", "target / 20)", "target / 40)")),
-    mutant("rows in reverse", [], (RUN, SAMPLE, SAMPLE + " std::reverse(rows_.begin(), rows_.end());")),
+    mutant("rows in reverse", [], (COMPUTATION, SAMPLE, SAMPLE + " std::reverse(rows_.begin(), rows_.end());")),
     mutant("noise of another substream", [],
            (RUN, "{key_, domain::noise, at_ - key_from_, 0}", "{key_, domain::noise, at_ - key_from_, 1}")),
     mutant("finer grids of the accountant", [], ("accounting/pld.hpp", "double fineness = 128;",

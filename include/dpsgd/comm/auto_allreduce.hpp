@@ -174,15 +174,13 @@ allreduce_choice auto_allreduce::choose(World& world, std::size_t n) const {
     ++run;
   }
 
-  // Run them, on a shorter vector where the whole one would not leave time for five runs of each. Beyond 4 MiB nothing
-  // changes but the length.
+  // Run them, on a shorter vector where the whole one would not leave time for five runs of each.
   const double price = c.candidates.front().predicted * static_cast<double>(run) * 6;
   const double budget = std::clamp(price, 20e-3, 0.3);  // seconds, for all runs together
-  const std::size_t enough = std::min(n, (std::size_t{4} << 20) / sizeof(T));
-  std::size_t length = enough;
+  std::size_t length = n;
   if (price > budget)
-    length = std::clamp(static_cast<std::size_t>(budget / price * static_cast<double>(n)), std::size_t{1}, length);
-  if (length < enough && c.candidates[run - 1].algorithm.is_native()) {  // nothing says what it would do at full length
+    length = std::clamp(static_cast<std::size_t>(budget / price * static_cast<double>(n)), std::size_t{1}, n);
+  if (length < n && c.candidates[run - 1].algorithm.is_native()) {  // nothing says what it would do at full length
     std::rotate(c.candidates.begin() + static_cast<std::ptrdiff_t>(run - 1),
                 c.candidates.begin() + static_cast<std::ptrdiff_t>(run), c.candidates.end());
     --run;

@@ -64,17 +64,16 @@ constexpr void draw_combination_part(const Noise& noise, const random_stream& wo
   float sum[count]{};
   std::size_t places[count]{};
   noise.terms(words.step, [&](std::uint64_t lag, float weight) {
-    auto of_step = words;
-    of_step.step -= lag;
+    auto earlier = words;
+    earlier.step -= lag;
     std::size_t i = 0;
-    normal_part(of_step, block, part, [&](std::size_t place, float word) {
+    normal_part(earlier, block, part, [&](std::size_t place, float word) {
       places[i] = place;
       sum[i] = fma(weight, word, sum[i]);
       ++i;
     });
   });
-  const auto scale = static_cast<float>(deviation);
-  for (std::size_t i = 0; i < count; ++i) use(places[i], sum[i] * scale);
+  for (std::size_t i = 0; i < count; ++i) use(places[i], sum[i] * static_cast<float>(deviation));
 }
 
 /// The covariance of two steps' combinations. Cost: the words of one step, where it is the other one; else of both,

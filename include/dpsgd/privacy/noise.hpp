@@ -84,8 +84,8 @@ struct gaussian_noise {
   template <class Use>
   constexpr void draw_part(const random_stream& words, std::uint32_t block, std::uint32_t part, double sensitivity,
                            Use&& use) const {
-    const auto deviation = static_cast<float>(multiplier * sensitivity);
-    normal_part(words, block, part, [&](std::size_t place, float normal) { use(place, normal * deviation); });
+    const auto sigma = static_cast<float>(multiplier * sensitivity);
+    normal_part(words, block, part, [&](std::size_t place, float normal) { use(place, normal * sigma); });
   }
   /// The variance of the noise on each coordinate of the sum.
   constexpr double variance(double sensitivity) const { return multiplier * sensitivity * multiplier * sensitivity; }
