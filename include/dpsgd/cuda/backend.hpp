@@ -2,7 +2,8 @@
 ///
 /// `backend` runs on a GPU (cuda/gpu.hpp, nvcc); basic_backend<emulator> runs the same kernels on the host, for tests.
 /// Rows are as long as they have columns: cuBLAS needs no padding, and so parameters and gradients lie on the device as
-/// they travel. Every operation is asked for in order and nothing waits, but wait() and what says so.
+/// they travel. Every operation is asked for in order and nothing waits, but wait() and what says so. Nothing is allocated
+/// but by make(), and by weights_changed() when it first sees a model.
 #pragma once
 
 #include <algorithm>
@@ -15,9 +16,13 @@
 
 #include "dpsgd/core/random.hpp"
 #include "dpsgd/core/view.hpp"
+#include "dpsgd/cuda/bias.hpp"
+#include "dpsgd/cuda/each.hpp"
 #include "dpsgd/cuda/kernel.hpp"
+#include "dpsgd/cuda/norms.hpp"
 #include "dpsgd/cuda/release.hpp"
 #include "dpsgd/cuda/rows.hpp"
+#include "dpsgd/cuda/sums.hpp"
 
 namespace dpsgd::cuda {
 
@@ -33,10 +38,16 @@ class basic_backend {
   /// A tile is what fills the device: whole batches, mostly. What its passes write takes at most a gibibyte.
   static constexpr std::size_t most_tile_rows = 65'536, tile_bytes = std::size_t{1} << 30;
 
-  /// The current device, asked for when the first array is made.
+  /// The current device, asked for when the first array is made. Products are in single precision, or in less:
+  ///   cuda::backend{}                        no operand is rounded; no TF32
+  ///   cuda::backend{cuda::precision::tf32}   on tensor cores. Norms are computed from deltas and activations in single
+  ///                                          precision all the same, and every clip factor is smaller by what rounding
+  ///                                          may add to a gradient: 0.1 % (bf16: 0.8 %)
   basic_backend() = default;
+  explicit basic_backend(precision products) : products_(products) {}
   /// This device.
-  explicit basic_backend(std::shared_ptr<Device> device) : device_(std::move(device)) {}
+  explicit basic_backend(std::shared_ptr<Device> device, precision products = precision::single)
+      : device_(std::move(device)), products_(products) {}
 
   /// A parameter tensor, where the parameters lie.
   struct tensor {
@@ -58,8 +69,11 @@ class basic_backend {
 
   static constexpr std::size_t stride(std::size_t cols) { return cols; }
 
-  /// A row's sum of n terms of one sign is within this relative error: threads add a share each, then by pairs.
-  static constexpr double sum_error(std::size_t n) { return (static_cast<double>(n) / row_threads + 7) * 0x1p-24; }
+  /// A row's sum of n terms of one sign is within this relative error.
+  static constexpr double sum_error(std::size_t n) { return row_sum_error(n); }
+  /// By how much an operand of a product may be rounded up and down, relative to it: see clipped_sum_workspace.
+  double operand_growth() const { return cuda::operand_growth(products_); }
+  double operand_loss() const { return cuda::operand_loss(products_); }
 
   /// n zeros in the device's memory. Throws dpsgd::error where there is no device, or too little memory.
   template <class T>
@@ -67,8 +81,13 @@ class basic_backend {
     return device().template make<T>(n);
   }
 
-  void weights_changed(weights& w, const float* parameters) const {
-    for (auto& t : w.tensors_) t.plain.data = parameters, parameters += t.plain.rows * t.plain.cols;
+  void weights_changed(weights& w, const float* parameters) {
+    std::size_t widest = 0;
+    for (auto& t : w.tensors_) {
+      t.plain.data = parameters, parameters += t.plain.rows * t.plain.cols;
+      widest = std::max(widest, t.plain.cols);
+    }
+    shares_for(column_sums::most_shares * widest);
   }
 
   // Copies, in the order of the work
@@ -98,16 +117,23 @@ class basic_backend {
 
   /// y (batch, out) = x (batch, in) w^T + bias.
   void product(matrix<const float> x, const tensor& w, const tensor& bias, matrix<float> y) {
-    device().launch(each_element<copy_row>{y.rows * y.cols, {bias.plain.data, y}}, teams_for(y.rows * y.cols));
-    device().multiply(x, false, w.plain, true, y, true);
+    product(x, w, bias, y, identity{});
+  }
+  /// y = f(x w^T + bias), f an activation's function: constexpr float value(float).
+  template <class Function>
+  requires requires(const Function f) { f.value(0.0f); }
+  void product(matrix<const float> x, const tensor& w, const tensor& bias, matrix<float> y, const Function& f) {
+    multiply(x, false, w.plain, true, y, false);
+    if (in_fours<const float>(y)) rows<4>(y, biased<4, Function>{bias.plain.data, y, f});
+    else rows<1>(y, biased<1, Function>{bias.plain.data, y, f});
   }
   /// dx (batch, in) = dy (batch, out) w.
   void product_back(matrix<const float> dy, const tensor& w, matrix<float> dx) {
-    device().multiply(dy, false, w.plain, false, dx, false);
+    multiply(dy, false, w.plain, false, dx, false);
   }
-  /// g (out, in) += dy^T x.
+  /// g (out, in) += dy^T x. The rows of dy were scaled before: cuBLAS has no product that scales as it reads.
   void outer_sum(matrix<const float> dy, matrix<const float> x, matrix<float> g) {
-    device().multiply(dy, true, x, false, g, true);
+    multiply(dy, true, x, false, g, true);
   }
 
   // Rows
@@ -115,34 +141,37 @@ class basic_backend {
 
   /// g (1, cols) += the sum of m's rows.
   void sum_rows(matrix<const float> m, matrix<float> g) {
-    device().launch(column_sums{m, g.data}, column_sums::teams(m));
+    const auto shares = column_sums::shares_of(m.rows);
+    if (shares == 1) return launch(column_sums{m, g.data});
+    float* const parts = shares_for(shares * m.cols);
+    launch(column_sums{m, parts, shares, false});
+    launch(column_sums{{parts, shares, m.cols, m.cols}, g.data});
   }
   /// norm2[r] += |m's row r|^2.
   void add_row_norms(matrix<const float> m, vector<float> norm2) {
-    device().launch(row_norms{m, norm2}, row_norms::teams(m));
+    if (in_fours(m)) launch(row_norms<4>{m, norm2});
+    else launch(row_norms<1>{m, norm2});
   }
-  /// norm2[r] += |dy_r|^2 (|x_r|^2 + 1); never too small: see cpu/backend.hpp.
+  /// norm2[r] += |dy_r|^2 (|x_r|^2 + 1), never too small: see cpu/backend.hpp.
   void add_outer_norms(matrix<const float> x, matrix<const float> dy, vector<float> norm2) {
-    device().launch(outer_norms{x, dy, norm2}, outer_norms::teams(x));
+    if (in_fours(x) && in_fours(dy)) launch(outer_norms<4>{x, dy, norm2});
+    else launch(outer_norms<1>{x, dy, norm2});
   }
   /// m's row r *= factor[r]; assigned zero where factor[r] is 0.
   void scale_rows(vector<const float> factor, matrix<float> m) {
-    device().launch(each_element<scaled_row>{m.rows * m.cols, {factor.data, m}}, teams_for(m.rows * m.cols));
+    if (in_fours(m)) rows<4>(m, scaled_rows<4>{factor.data, m});
+    else rows<1>(m, scaled_rows<1>{factor.data, m});
   }
   /// Assigns zero to m's row r where factor[r] is 0.
-  void clear_rows(vector<const float> factor, matrix<float> m) {
-    device().launch(each_element<cleared_row>{m.rows * m.cols, {factor.data, m}}, teams_for(m.rows * m.cols));
-  }
+  void clear_rows(vector<const float> factor, matrix<float> m) { launch(cleared_rows{factor.data, m}); }
   /// *total += the sum of v.
   void add_sum(vector<const float> v, double* total) { device().launch(vector_sum{v, total}, 1); }
-  /// to = m.
-  void without_padding(matrix<const float> m, float* to) {
-    device().launch(each_element<copied>{m.rows * m.cols, {m.data, to}}, teams_for(m.rows * m.cols));
-  }
+  /// to = m, whose rows have no gaps.
+  void without_padding(matrix<const float> m, float* to) { device().copy(m.data, m.rows * m.cols, to); }
   /// out's row i = from's row rows[i].
-  void gather_rows(matrix<const float> from, vector<const std::uint32_t> rows, matrix<float> out) {
-    device().launch(each_element<gathered_row>{out.rows * out.cols, {from, rows.data, out}},
-                    teams_for(out.rows * out.cols));
+  void gather_rows(matrix<const float> from, vector<const std::uint32_t> picked, matrix<float> out) {
+    if (in_fours(from) && in_fours(out)) rows<4>(out, gathered_rows<4>{from, picked.data, out});
+    else rows<1>(out, gathered_rows<1>{from, picked.data, out});
   }
 
   // Everything else
@@ -156,7 +185,8 @@ class basic_backend {
   /// f(r, c) for r in [0, rows) and c in [0, cols), in any order.
   template <class F>
   void each(std::size_t rows, std::size_t cols, F f) {
-    device().launch(each_element<by_row<F>>{rows * cols, {cols, f}}, teams_for(rows * cols));
+    const each_of_rows<1, F> k{rows, cols, f};
+    device().launch(k, std::min(k.teams(), most_teams));
   }
   template <class T>
   void zero(vector<T> v) {
@@ -168,10 +198,8 @@ class basic_backend {
   void release(const Noise& noise, const random_stream& stream, double sensitivity, double expected_batch,
                const Rule& rule, std::size_t first, std::size_t count, const float* sum, float* parameters,
                const std::array<float*, Moments>& moments) {
-    const noised_step<Noise, Rule, Moments> k{noise,      stream, sensitivity, static_cast<float>(1 / expected_batch),
-                                              rule,       first,  count,       sum,
-                                              parameters, moments};
-    device().launch(k, k.teams());
+    launch(noised_step<Noise, Rule, Moments>{noise, stream, sensitivity, static_cast<float>(1 / expected_batch), rule,
+                                             first, count, sum, parameters, moments});
   }
 
   /// The device. Throws dpsgd::error where there is none.
@@ -181,12 +209,33 @@ class basic_backend {
   }
 
  private:
-  static std::size_t teams_for(std::size_t n) {
-    return std::min<std::size_t>((n + each_threads - 1) / each_threads, 4096);
+  static std::size_t teams_for(std::size_t n) { return std::min<std::size_t>((n + 255) / 256, most_teams); }
+  static constexpr std::size_t most_teams = 4096;  // the rest in turns
+
+  template <class Kernel>
+  void launch(const Kernel& k) {
+    device().launch(k, k.teams());
   }
-  static constexpr std::size_t each_threads = 256;
+  /// f at every Step-th column of m.
+  template <int Step, class F>
+  void rows(matrix<const float> m, const F& f) {
+    const each_of_rows<Step, F> k{m.rows, m.cols, f};
+    device().launch(k, std::min(k.teams(), most_teams));
+  }
+  void multiply(matrix<const float> a, bool a_transposed, matrix<const float> b, bool b_transposed, matrix<float> c,
+                bool add) {
+    device().multiply(a, a_transposed, b, b_transposed, c, add, products_);
+  }
+
+  /// Memory for n floats of column_sums' first stage.
+  float* shares_for(std::size_t n) {
+    if (!shares_ || shares_->size() < n) shares_ = std::make_shared<device_array<float>>(make<float>(n));
+    return shares_->data();
+  }
 
   std::shared_ptr<Device> device_;
+  precision products_ = precision::single;
+  std::shared_ptr<device_array<float>> shares_;  // copies of this work on the same device, one after the other
 };
 
 }  // namespace dpsgd::cuda

@@ -1,7 +1,11 @@
 /// A CUDA device: memory, a stream, kernels and cuBLAS. Compiled by nvcc alone; cuda/emulator.hpp has the same face.
 ///
 /// One stream, so the order of calls is the order of work; nothing waits for the device but wait(). Every call is checked:
-/// what fails throws dpsgd::error with CUDA's name for it.
+/// what fails throws dpsgd::error with CUDA's name for it. What fails on the device is told by a later call, at the latest
+/// by wait(): the trainer waits before it writes a checkpoint, so that none holds what a failed device left.
+///
+/// Copies to the device go by way of pinned memory (staging). A copy straight from the host's ordinary memory would either
+/// wait for the device, or, of memory that somebody pinned, be read while the host already writes the next step's into it.
 #pragma once
 
 #if !defined(__CUDACC__)
@@ -14,8 +18,11 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <memory>
+#include <type_traits>
 #include <utility>
+#include <vector>
 
 #include "dpsgd/core/error.hpp"
 #include "dpsgd/core/view.hpp"
@@ -30,15 +37,17 @@ namespace dpsgd::cuda {
 
 namespace detail {
 
-/// Throws dpsgd::error unless CUDA says that all is well.
+/// Throws dpsgd::error, with CUDA's name and words for it.
+[[noreturn, gnu::cold]] inline void failed(const char* doing, const char* name, const char* words, source_place where) {
+  const message_part all[] = {doing, ": ", name, *words ? ": " : "", words};
+  throw error(dpsgd::detail::said_at(where, all, std::size(all)));
+}
+/// Throws dpsgd::error unless all is well.
 inline void check(cudaError_t status, const char* doing, source_place where = source_place::here()) {
-  if (status != cudaSuccess)
-    throw error(text(doing, ": ", cudaGetErrorName(status), ": ", cudaGetErrorString(status), " [", where.file, ":",
-                     where.line, "]"));
+  if (status != cudaSuccess) failed(doing, cudaGetErrorName(status), cudaGetErrorString(status), where);
 }
 inline void check(cublasStatus_t status, const char* doing, source_place where = source_place::here()) {
-  if (status != CUBLAS_STATUS_SUCCESS)
-    throw error(text(doing, ": ", cublasGetStatusName(status), " [", where.file, ":", where.line, "]"));
+  if (status != CUBLAS_STATUS_SUCCESS) failed(doing, cublasGetStatusName(status), cublasGetStatusString(status), where);
 }
 
 /// A handle of CUDA's that ends with its owner.
@@ -53,6 +62,44 @@ struct owner {
 using stream = owner<cudaStream_t, cudaStreamDestroy>;
 using event = owner<cudaEvent_t, cudaEventDestroy>;
 using blas = owner<cublasHandle_t, cublasDestroy>;
+
+/// Pinned memory in pieces that are taken in turn. A piece is used again when the copy from it is done: 64 small copies,
+/// or 16 MiB, may be under way before the host waits for the first.
+class staging {
+ public:
+  static constexpr std::size_t pieces = 64, piece_bytes = std::size_t{256} << 10;
+
+  staging() {
+    void* memory = nullptr;
+    check(cudaMallocHost(&memory, pieces * piece_bytes), "pinning memory of the host");
+    memory_.reset(static_cast<char*>(memory));
+    for (std::size_t i = 0; i < pieces; ++i) {
+      cudaEvent_t made = nullptr;
+      check(cudaEventCreateWithFlags(&made, cudaEventDisableTiming), "making an event");
+      done_.emplace_back().handle.reset(made);
+    }
+  }
+  /// The host's memory may be changed as soon as this returns.
+  void upload(const void* host, std::size_t bytes, void* device, cudaStream_t to) {
+    for (std::size_t at = 0; at < bytes; at += piece_bytes, next_ = (next_ + 1) % pieces) {
+      const auto n = std::min(piece_bytes, bytes - at);
+      char* const piece = memory_.get() + next_ * piece_bytes;
+      check(cudaEventSynchronize(done_[next_]), "waiting for an earlier copy");  // at once, of an event never recorded
+      std::memcpy(piece, static_cast<const char*>(host) + at, n);
+      check(cudaMemcpyAsync(static_cast<char*>(device) + at, piece, n, cudaMemcpyHostToDevice, to),
+            "copying to the device");
+      check(cudaEventRecord(done_[next_], to), "recording an event");
+    }
+  }
+
+ private:
+  struct unpin {
+    void operator()(char* p) const { cudaFreeHost(p); }
+  };
+  std::unique_ptr<char[], unpin> memory_;
+  std::vector<event> done_;  // the last copy from each piece
+  std::size_t next_ = 0;
+};
 
 /// A team of a kernel, as its threads see it.
 template <class Kernel>
@@ -80,32 +127,56 @@ __global__ void __launch_bounds__(Kernel::threads) run(const Kernel kernel) {
   kernel(team);
 }
 
+/// No work at all.
+struct nothing {
+  constexpr void operator()(std::size_t) const {}
+};
+
 }  // namespace detail
 
+/// Belongs to one thread, whose current device it is. Ranks may share a device: each has its own gpu.
 class gpu {
  public:
-  /// The current device. Throws dpsgd::error where there is none, or where the driver is older than the toolkit.
-  gpu() {
-    int devices = 0;
+  /// How many devices there are. Throws dpsgd::error where there is none, or where the driver is older than the toolkit.
+  static int count() {
+    int devices = 0, driver = 0;
     const auto status = cudaGetDeviceCount(&devices);
-    require(
-        status != cudaErrorInsufficientDriver,
-        "the NVIDIA driver is older than the CUDA toolkit that this program was built with; install a newer driver, "
-        "or build with an older toolkit");
+    if (status == cudaErrorInsufficientDriver) {
+      detail::check(cudaDriverGetVersion(&driver), "asking for the driver's version");
+      require(driver > 0, "there is no NVIDIA driver here; include dpsgd/dpsgd.hpp to train on the CPU");
+      fail("the NVIDIA driver serves CUDA ", driver / 1000, ".", driver % 1000 / 10,
+           ", but this program was built with the toolkit of ", CUDART_VERSION / 1000, ".", CUDART_VERSION % 1000 / 10,
+           "; install a newer driver, or build with an older toolkit");
+    }
     require(status != cudaErrorNoDevice && (status != cudaSuccess || devices > 0),
             "there is no CUDA device here; include dpsgd/dpsgd.hpp to train on the CPU");
     detail::check(status, "looking for a CUDA device");
-    detail::check(cudaGetDevice(&device_), "asking for the current device");
+    return devices;
+  }
+
+  /// This thread's current device. Throws dpsgd::error as count() does, and where the program was not built for it.
+  gpu() : gpu(current()) {}
+  /// Device `number`, which becomes this thread's current one: a rank's own, `world.rank() % gpu::count()`, say.
+  explicit gpu(int number) : device_(number) {
+    const int devices = count();
+    require(number >= 0 && number < devices, "there is no CUDA device ", number, ": they are numbered 0 to ",
+            devices - 1);
+    detail::check(cudaSetDevice(device_), "choosing a device");
     detail::check(cudaGetDeviceProperties(&properties_, device_), "asking what the device is");
-    cudaStream_t stream;
+    cudaFuncAttributes attributes;
+    const auto built = cudaFuncGetAttributes(&attributes, detail::run<each_element<detail::nothing>>);
+    require(built != cudaErrorNoKernelImageForDevice && built != cudaErrorInvalidDeviceFunction &&
+                built != cudaErrorUnsupportedPtxVersion,
+            "this program was not built for ", static_cast<const char*>(properties_.name), " (sm_", properties_.major,
+            properties_.minor, "); name that in CMAKE_CUDA_ARCHITECTURES, sm_80 being the least");
+    detail::check(built, "asking for a kernel");
+    cudaStream_t stream = nullptr;
     detail::check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "making a stream");
     stream_.handle.reset(stream);
-    cublasHandle_t blas;
+    cublasHandle_t blas = nullptr;
     detail::check(cublasCreate(&blas), "starting cuBLAS");
     blas_.handle.reset(blas);
     detail::check(cublasSetStream(blas_, stream_), "giving cuBLAS its stream");
-    // Products in full single precision: a norm computed in less must still bound the sensitivity.
-    detail::check(cublasSetMathMode(blas_, CUBLAS_PEDANTIC_MATH), "setting cuBLAS's precision");
     // Its own workspace would be allocated within a step; see the manual on cublasSetWorkspace.
     workspace_ = make<char>(std::size_t{32} << 20);
     detail::check(cublasSetWorkspace(blas_, workspace_.data(), workspace_.size()), "giving cuBLAS its workspace");
@@ -131,10 +202,8 @@ class gpu {
     if (status == cudaErrorMemoryAllocation) {
       cudaGetLastError();  // a failed allocation is not the end of the device
       std::size_t left = 0, all = 0;
-      cudaMemGetInfo(&left, &all);
-      fail("the device has too little memory: ", bytes >> 20, " MiB more were asked for, and ", left >> 20, " of ",
-           all >> 20, " MiB are free, so ", (bytes - std::min(bytes, left)) >> 20,
-           " MiB are missing; take a smaller model or data set, or fewer rows at a time");
+      detail::check(cudaMemGetInfo(&left, &all), "asking how much memory the device has");
+      detail::too_little_memory(bytes, left, all);
     }
     detail::check(status, "allocating device memory");
     std::shared_ptr<T[]> owned(static_cast<T*>(memory), [](T* p) { cudaFree(p); });
@@ -151,15 +220,22 @@ class gpu {
     detail::check(cudaGetLastError(), "launching a kernel");
   }
 
+  /// Copies n elements, in the order of launches. The host may change them as soon as this returns.
   template <class T>
-  void upload(const T* host, std::size_t n, T* device) const {
-    detail::check(cudaMemcpyAsync(device, host, n * sizeof(T), cudaMemcpyHostToDevice, stream_),
-                  "copying to the device");
+  void upload(const T* host, std::size_t n, T* device) {
+    staging_.upload(host, n * sizeof(T), device, stream_);
   }
+  /// The host may read what came back after wait(). (Into ordinary memory CUDA waits already; who downloads waits next.)
   template <class T>
   void download(const T* device, std::size_t n, T* host) const {
+    if (n == 0) return;
     detail::check(cudaMemcpyAsync(host, device, n * sizeof(T), cudaMemcpyDeviceToHost, stream_),
                   "copying from the device");
+  }
+  /// Copies from the device to the device.
+  template <class T>
+  void copy(const T* from, std::size_t n, T* to) const {
+    detail::check(cudaMemcpyAsync(to, from, n * sizeof(T), cudaMemcpyDeviceToDevice, stream_), "copying on the device");
   }
   template <class T>
   void zero(T* device, std::size_t n) const {
@@ -168,18 +244,22 @@ class gpu {
   /// Until all that was asked for is done. Throws what the device could not do.
   void wait() const { detail::check(cudaStreamSynchronize(stream_), "waiting for the device"); }
 
-  /// c (m, n) = a (m, k) b (k, n) + (add ? c : 0), by the rows' strides; a and b may stand transposed.
+  /// c (m, n) = a (m, k) b (k, n) + (add ? c : 0), by the rows' strides; a and b may stand transposed. Sizes below 2^31.
+  /// Of a handle with one stream and a workspace of its own, cuBLAS promises the same bits again.
   void multiply(matrix_view<const float, device_memory> a, bool a_transposed, matrix_view<const float, device_memory> b,
-                bool b_transposed, matrix_view<float, device_memory> c, bool add) {
+                bool b_transposed, matrix_view<float, device_memory> c, bool add, precision p = precision::single) {
     if (c.rows == 0 || c.cols == 0) return;
-    // cuBLAS stores columns where we store rows: it is asked for c^T = b^T a^T.
+    // cuBLAS stores columns where we store rows: it is asked for c^T = b^T a^T. COMPUTE_32F rounds no operand.
     const float one = 1, rest = add ? 1 : 0;
-    detail::check(
-        cublasSgemm(blas_, b_transposed ? CUBLAS_OP_T : CUBLAS_OP_N, a_transposed ? CUBLAS_OP_T : CUBLAS_OP_N,
-                    static_cast<int>(c.cols), static_cast<int>(c.rows),
-                    static_cast<int>(a_transposed ? a.rows : a.cols), &one, b.data, static_cast<int>(b.stride), a.data,
-                    static_cast<int>(a.stride), &rest, c.data, static_cast<int>(c.stride)),
-        "multiplying matrices");
+    const auto compute = p == precision::tf32   ? CUBLAS_COMPUTE_32F_FAST_TF32
+                         : p == precision::bf16 ? CUBLAS_COMPUTE_32F_FAST_16BF
+                                                : CUBLAS_COMPUTE_32F;
+    detail::check(cublasGemmEx(blas_, b_transposed ? CUBLAS_OP_T : CUBLAS_OP_N,
+                               a_transposed ? CUBLAS_OP_T : CUBLAS_OP_N, static_cast<int>(c.cols),
+                               static_cast<int>(c.rows), static_cast<int>(a_transposed ? a.rows : a.cols), &one, b.data,
+                               CUDA_R_32F, static_cast<int>(b.stride), a.data, CUDA_R_32F, static_cast<int>(a.stride),
+                               &rest, c.data, CUDA_R_32F, static_cast<int>(c.stride), compute, CUBLAS_GEMM_DEFAULT),
+                  "multiplying matrices");
   }
 
   /// The device's name, for people.
@@ -197,11 +277,19 @@ class gpu {
                     "asking for shared memory");
   }
 
-  int device_ = 0;
+  static int current() {
+    count();
+    int device = 0;
+    detail::check(cudaGetDevice(&device), "asking for the current device");
+    return device;
+  }
+
+  int device_;
   cudaDeviceProp properties_{};
   detail::stream stream_;
+  detail::staging staging_;
+  device_array<char> workspace_;  // of blas_, which ends before it
   detail::blas blas_;
-  device_array<char> workspace_;
 };
 
 }  // namespace dpsgd::cuda

@@ -25,10 +25,13 @@
 /// constexpr, so that no function of dpsgd has to say where it runs.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <memory>
 #include <type_traits>
+#include <utility>
 
+#include "dpsgd/core/error.hpp"
 #include "dpsgd/core/view.hpp"
 
 namespace dpsgd::cuda {
@@ -86,6 +89,33 @@ class device_array {
   std::shared_ptr<T[]> data_;  // nobody else's: shared, because that keeps how it is given back
   std::size_t size_ = 0;
 };
+
+/// What a device's products do with their operands, which are floats; sums are in single precision always.
+enum class precision {
+  single,  ///< nothing (the default)
+  tf32,    ///< may round them to 11 significant bits, for tensor cores
+  bf16,    ///< may round them to 8 significant bits
+};
+
+/// By how much an operand's magnitude may grow in a product, relative to it: half a unit in the last place, where it is
+/// rounded to the nearest; nothing, where bits are cut off.
+constexpr double operand_growth(precision p) {
+  return p == precision::tf32 ? 0x1p-11 : p == precision::bf16 ? 0x1p-8 : 0.0;
+}
+/// By how much it may shrink: a whole unit, where bits are cut off.
+constexpr double operand_loss(precision p) { return 2 * operand_growth(p); }
+
+namespace detail {
+/// Throws dpsgd::error: a device of `all` bytes, of which `left` are free, was asked for `bytes` more.
+[[noreturn, gnu::cold]] inline void too_little_memory(std::size_t bytes, std::size_t left, std::size_t all) {
+  const auto mebibytes = [](std::size_t n) { return (n + (std::size_t{1} << 20) - 1) >> 20; };
+  fail("the device has too little memory: ", mebibytes(bytes), " MiB more were asked for, and ", left >> 20, " of its ",
+       all >> 20, " MiB are free: ", mebibytes(bytes - std::min(bytes, left)), " MiB are missing, and ",
+       100 * std::min(bytes, left) / std::max<std::size_t>(bytes, 1),
+       " % of what was asked for would fit. The data set and the model must fit (a batch of any size goes in tiles); "
+       "shard the records over more devices, or train on the CPU: include dpsgd/dpsgd.hpp");
+}
+}  // namespace detail
 
 /// f(i) for i in [0, n): any elementwise work.
 template <class F>

@@ -4,6 +4,8 @@
 ///     std::size_t outputs(std::size_t inputs) const;                  // columns of y for so many columns of x
 ///     void forward(auto& b, auto w, auto x, auto y) const;            // y (batch, out) from x (batch, in)
 ///     void backward(auto& b, auto w, auto x, auto y, auto dy, auto dx) const;   // dx = dL/dx, one row an example
+///     void forward_then(auto& b, auto w, auto x, auto y, const auto& f) const;  // y = f.value() of each element, in one
+///                                                                               // pass: optional, for b that can
 ///     static constexpr bool in_place = true;                // if y may lie where x lay and dx where dy lay: backward
 ///                                                           // does without x
 ///     static constexpr bool backward_needs_output = false;  // if backward does without y, so that the next layer may

@@ -30,6 +30,11 @@ struct linear {
     return {tensor_shape{out, in, std::sqrt(6.0 / fan)}, tensor_shape{1, out, 0.0}};
   }
   void forward(auto& b, auto w, auto x, auto y) const { b.product(x, w[0], w[1], y); }
+  template <class Backend, class W, class X, class Y, class Function>
+  void forward_then(Backend& b, W w, X x, Y y, const Function& f) const requires requires {
+    b.product(x, w[0], w[1], y, f);
+  }
+  { b.product(x, w[0], w[1], y, f); }
   void backward(auto& b, auto w, auto, auto, auto dy, auto dx) const { b.product_back(dy, w[0], dx); }
   void gradient(auto& b, auto x, auto dy, auto g) const {
     b.outer_sum(dy, x, g[0]);

@@ -141,11 +141,22 @@ class clipped_sum_workspace {
     std::size_t widest = 1, additions = model.shapes().size() + 8;
     for (const auto w : model.widths()) widest = std::max(widest, w);
     for (const auto& shape : model.shapes()) widest = std::max(widest, shape.cols);
+    bool materialised = false;
     tape_.each_parametric(1, [&]<class Layer>(const Layer& l, std::size_t tensor, auto x, auto) {
-      if (!has_norms<Layer>)  // row by row of each tensor
-        for (std::size_t k = 0; k < l.tensors(x.cols).size(); ++k) additions += model.shapes()[tensor + k].rows;
+      if (has_norms<Layer>) return;
+      materialised = true;  // row by row of each tensor
+      for (std::size_t k = 0; k < l.tensors(x.cols).size(); ++k) additions += model.shapes()[tensor + k].rows;
     });
     shrink_ = 1.0 - Backend::sum_error(widest) - static_cast<double>(additions) * 0x1p-24;
+    // A backend may round the operands of its products (cuda/kernel.hpp, precision): each grows by at most u, relative to
+    // it. Every coordinate of what an example adds to a weight matrix is one product of two, so what it adds is at most
+    // (1 + u)^2 times as long as the deltas and activations say, of which ghost norms are made. (A layer's own norms()
+    // must not be made of products.) A materialised norm is made of such products, whose operands may have lost v each.
+    if constexpr (requires { b.operand_growth(); }) {
+      const double u = b.operand_growth(), v = b.operand_loss();
+      shrink_ /= (1 + u) * (1 + u);
+      if (materialised) shrink_ *= (1 - v) * (1 - v);
+    }
   }
 
   /// How many layers with parameters the model has: a clip by layer sees each as a group.

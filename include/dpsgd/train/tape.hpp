@@ -49,10 +49,16 @@ class tape {
   /// The first n rows of value(0), forward to the outputs.
   template <class Weights>
   void forward(const Weights& weights, std::size_t n) {
-    for (std::size_t i = 0; i < model_->layers().size(); ++i)
-      std::visit(
-          [&](const auto& l) { l.forward(*backend_, weights + model_->first_tensor(i), value(i, n), value(i + 1, n)); },
+    for (std::size_t i = 0; i < model_->layers().size(); ++i) {
+      const bool joined = std::visit(
+          [&](const auto& l) {
+            if (forward_joined(l, weights, i, n)) return true;
+            l.forward(*backend_, weights + model_->first_tensor(i), value(i, n), value(i + 1, n));
+            return false;
+          },
           model_->layers()[i]);
+      if (joined) ++i;
+    }
   }
 
   /// The deltas of all layers from the outputs and the labels of n rows. Calls f(layer, its first tensor, x, dy) for
@@ -86,6 +92,34 @@ class tape {
   }
 
  private:
+  /// Whether the backend computes an L and a function of each of its outputs in one pass.
+  template <class L, class Weights, class Function>
+  static constexpr bool joins = requires(const L& l, Backend& b, const Weights& weights, matrix m, const Function& f) {
+    l.forward_then(b, weights + 0, m, m, f);
+  };
+  struct some_function {
+    constexpr float value(float x) const { return x; }
+  };
+  /// Layer i and the activation behind it in one pass, where both can: false where not.
+  template <class L, class Weights>
+  bool forward_joined(const L& l, const Weights& weights, std::size_t i, std::size_t n) {
+    if constexpr (joins<L, Weights, some_function>) {
+      if (i + 1 == model_->layers().size() || !works_in_place(i + 1)) return false;
+      return std::visit(
+          [&]<class Next>(const Next& next) {
+            if constexpr (requires { requires joins<L, Weights, decltype(next.function)>; }) {
+              l.forward_then(*backend_, weights + model_->first_tensor(i), value(i, n), value(i + 2, n), next.function);
+              return true;
+            } else {
+              return false;
+            }
+          },
+          model_->layers()[i + 1]);
+    } else {
+      return false;
+    }
+  }
+
   /// Layer i may overwrite its input: it can, nobody needs the input of the first layer for gradients, and the layer
   /// before does not need its output again.
   bool works_in_place(std::size_t i) const {
