@@ -1,4 +1,4 @@
-# find_package(dpsgd [COMPONENTS core mpi json]). The core is always there; a component looks for what it needs only
+# find_package(dpsgd [COMPONENTS core mpi json cuda]). The core is always there; a component looks for what it needs only
 # when it is asked for.
 include(CMakeFindDependencyMacro)
 
@@ -22,9 +22,17 @@ foreach(component IN LISTS dpsgd_FIND_COMPONENTS)
         "dpsgd::json needs nlohmann_json 3.11, which was not found (Debian: apt install nlohmann-json3-dev). ")
     endif()
   elseif(component STREQUAL "cuda")
-    string(APPEND dpsgd_trouble "dpsgd has no GPU backend yet, so no component cuda; there are core, mpi and json. ")
+    find_package(CUDAToolkit 12 QUIET)
+    if(CUDAToolkit_FOUND AND CMAKE_CUDA_COMPILER)
+      set(dpsgd_cuda_FOUND TRUE)
+    elseif(CUDAToolkit_FOUND)
+      string(APPEND dpsgd_trouble
+        "dpsgd::cuda needs the language CUDA: say project(... LANGUAGES CXX CUDA) before find_package(dpsgd). ")
+    else()
+      string(APPEND dpsgd_trouble "dpsgd::cuda needs the CUDA toolkit 12 or later, which was not found. ")
+    endif()
   else()
-    string(APPEND dpsgd_trouble "dpsgd has no component ${component}; there are core, mpi and json. ")
+    string(APPEND dpsgd_trouble "dpsgd has no component ${component}; there are core, mpi, json and cuda. ")
   endif()
   if(NOT dpsgd_${component}_FOUND AND dpsgd_FIND_REQUIRED_${component})
     set(dpsgd_FOUND FALSE)
@@ -37,7 +45,7 @@ endif()
 
 find_dependency(Threads)
 include(${CMAKE_CURRENT_LIST_DIR}/dpsgd-core.cmake)
-foreach(component mpi json)
+foreach(component mpi json cuda)
   if(dpsgd_${component}_FOUND)
     include(${CMAKE_CURRENT_LIST_DIR}/dpsgd-${component}.cmake)
   endif()

@@ -6,6 +6,11 @@
 /// Compile with -std=c++20 --expt-relaxed-constexpr (the target dpsgd::cuda says so).
 #pragma once
 
+#if defined(__NVCC__)  // false alarms: GCC's "unroll", conversions to oneself in templates, loops over no coordinates
+#pragma nv_diagnostic push
+#pragma nv_diag_suppress 1675, 554, 186
+#endif
+
 #include "dpsgd/accounting/calibrate.hpp"
 #include "dpsgd/accounting/claim.hpp"
 #include "dpsgd/accounting/events.hpp"
@@ -57,3 +62,7 @@ struct default_backend<void> {
   using type = cuda::backend;
 };
 }  // namespace dpsgd
+
+#if defined(__NVCC__)
+#pragma nv_diagnostic pop
+#endif

@@ -28,10 +28,8 @@
 #include "dpsgd/core/view.hpp"
 #include "dpsgd/cuda/kernel.hpp"
 
-#if defined(__USE_FAST_MATH__) || (defined(__CUDA_FTZ) && __CUDA_FTZ)
-#error \
-    "dpsgd: do not compile with --use_fast_math: the guard against non-finite gradients would be removed, and noise would have other bits than on the CPU"
-#endif
+/// nvcc's own answer, while it compiles, to what no macro tells: is this number set?
+extern "C" __device__ int __nvvm_reflect(const void* name);
 
 namespace dpsgd::cuda {
 
@@ -123,6 +121,10 @@ class device_team {
 template <class Kernel>
 __global__ void __launch_bounds__(Kernel::threads) run(const Kernel kernel) {
   extern __shared__ float4 shared[];
+  // With --use_fast_math or --ftz=true the guards against what is not finite, and the noise, would have other bits than on
+  // the CPU. Nothing the preprocessor sees tells of them, so the assembler is given an instruction that it does not know;
+  // else the compiler drops it.
+  if (__nvvm_reflect("__CUDA_FTZ") != 0) asm volatile("dpsgd__do_not_compile_with__use_fast_math_or_ftz;");
   device_team<Kernel> team(reinterpret_cast<float*>(shared));
   kernel(team);
 }
