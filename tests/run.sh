@@ -49,6 +49,11 @@ check_clang() {  # asan builds with clang++ too; here is what it leaves out, and
     attack audit explain_step test_audit benchmarks/all all_headers readme tests/bits/all
   ctest --preset clang --parallel "$cores" -R '^bits'
 }
+check_cuda() {  # nothing runs without a device: CTest then says "Skipped". tests/cuda/ runs the kernels on the host
+  command -v nvcc >/dev/null || { echo "no nvcc here: the CUDA backend was not compiled for devices"; return 0; }
+  cmake --preset cuda >build/configure.log 2>&1 || { cat build/configure.log; return 1; }
+  cmake --build --preset cuda --parallel "$cores" && ctest --preset cuda
+}
 check_top_level() {  # nothing lies about that has no place there; the tests before must not have left anything either
   local stray
   stray=$({ git ls-files; git ls-files --others --exclude-standard; } | cut -d/ -f1 | sort -u |
@@ -79,6 +84,7 @@ part format check_format
 part tidy check_tidy
 part asan test_preset asan "$strict"
 part tsan test_preset tsan "$strict"
+part cuda check_cuda
 part packaging tests/packaging/run.sh
 if [ -e .git ] && command -v git >/dev/null; then part top-level check_top_level; fi
 

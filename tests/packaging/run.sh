@@ -73,8 +73,9 @@ works find_core_mpi_welcome core "$prefix" $no_mpi -DWISHES=mpi
 works find_in_build_tree core "-Ddpsgd_DIR=$work/own build"
 refused find_mpi_without_mpi mpi "dpsgd::mpi needs MPI" "$prefix" $no_mpi
 refused find_json_without_json json "dpsgd::json needs nlohmann_json" "$prefix" $no_json
-refused find_cuda cuda "dpsgd has no GPU backend yet" "$prefix"
-refused find_unknown juice "dpsgd has no component juice; there are core, mpi and json" "$prefix"
+refused find_cuda_without_language cuda "dpsgd::cuda needs the" "$prefix"
+if command -v nvcc >/dev/null; then works find_cuda cuda "$prefix" -DLANGUAGE=CUDA -DCMAKE_CUDA_ARCHITECTURES=90; fi
+refused find_unknown juice "dpsgd has no component juice; there are core, mpi, json and cuda" "$prefix"
 version=$(sed -n 's/.*version = "\(.*\)".*/\1/p' "$source_dir/include/dpsgd/version.hpp")
 works find_this_version core "$prefix" "-DWANTED_VERSION=$version"
 refused find_other_version core 'compatible with requested version "99.0"' "$prefix" -DWANTED_VERSION=99.0
@@ -94,7 +95,6 @@ for how in add_subdirectory FetchContent; do
   }
   holds ${how}_is_clean clean_commands
 done
-refused cuda_option core "dpsgd has no GPU backend yet" -DHOW=add_subdirectory "-DDPSGD_SOURCE=$source_dir" -DDPSGD_CUDA=ON
 
 # How long a user's program takes to compile at -O2 (the goal: under 6 s). A figure, not a test.
 if [ -f "$source_dir/include/dpsgd/dpsgd.hpp" ]; then
